@@ -1,0 +1,1 @@
+"""Methods held against WPT: one file is one method."""

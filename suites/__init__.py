@@ -1,0 +1,1 @@
+"""Suites: DMControl and Meta-World, their simulators, data collectors and labels."""

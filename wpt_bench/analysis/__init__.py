@@ -1,0 +1,1 @@
+"""Scores, aggregates and their intervals, from records alone. Imports no torch."""

@@ -1,0 +1,1 @@
+"""Episodes on disk, sequences in memory, and the views that enforce what a method may see."""

@@ -1,0 +1,260 @@
+"""The contract between a suite, a method and the harness. Imports no other room of the project.
+
+A *suite* offers tasks and the simulators behind them. A *method* declares what data it may see and builds an *agent*
+for one run. The harness owns the interaction loop, the evaluation, the budget and the records, the same for every
+method. Units: a *environment step* is one simulator frame as the benchmark counts it (action repeat multiplied in); an
+*agent step* is one decision, worth ``task.action_repeat`` environment steps.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+STATE_PAD = 96
+"""Numbers in a zero-padded state observation, across all embodiments."""
+ACTION_PAD = 21
+"""Numbers in a zero-padded action, across all embodiments (the paper's code pads to 21)."""
+IMAGE_SIZE = 64
+"""Side of a square RGB observation, in pixels."""
+DISCOUNT = 0.99
+"""Discount per agent step, for every method. All tasks end by time limit, so critics always bootstrap."""
+
+ObservationKind = Literal["state", "pixels"]
+Stream = Literal["train", "evaluation", "retrieval", "collection", "agent", "validation"]
+_STREAMS: dict[str, int] = {
+    "train": 0,
+    "evaluation": 1,
+    "retrieval": 2,
+    "collection": 3,
+    "agent": 4,
+    "validation": 5,
+}
+
+
+class UserError(Exception):
+    """Something the user can put right. The message is one sentence that says what is wrong and what to do."""
+
+
+class DataAccessError(UserError):
+    """A method touched offline data that it did not declare."""
+
+
+class DataAccess(enum.StrEnum):
+    """What a method may see of the offline data; enforced by the view it is handed, printed beside its score."""
+
+    NONE = "none"
+    LABELLED = "labelled"
+    LABELLED_MULTITASK = "labelled-multitask"
+    DEMONSTRATIONS = "demonstrations"
+    REWARD_FREE = "reward-free"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a suite.
+
+    Attributes:
+        suite: name of the suite, ``dmc`` or ``metaworld``.
+        name: short name, ``walker-walk``.
+        embodiment: the body and its observation; episodes of one embodiment have equal dimensions.
+        scene: what an offline episode was recorded in. DMControl: the embodiment. Meta-World: the task.
+        state_dim: numbers in a state observation, before padding.
+        action_dim: numbers in an action, before padding; every action lies in [-1, 1].
+        episode_length: environment steps of an episode (it always ends by time limit).
+        action_repeat: environment steps per agent step.
+        score: which record makes the score, ``return`` or ``success`` (at the last step).
+        score_scale: the score is this record divided by ``score_scale``; 0 to 1, never clipped.
+        paper: whether the task is one of the paper's 72.
+        camera: the camera of the pixel observation, as recorded in the protocol.
+    """
+
+    suite: str
+    name: str
+    embodiment: str
+    scene: str
+    state_dim: int
+    action_dim: int
+    episode_length: int
+    action_repeat: int
+    score: Literal["return", "success"]
+    score_scale: float
+    paper: bool
+    camera: str
+
+    @property
+    def id(self) -> str:
+        """``dmc/walker-walk`` or ``mw/door-open``."""
+        return f"{'mw' if self.suite == 'metaworld' else self.suite}/{self.name}"
+
+    @property
+    def agent_steps(self) -> int:
+        """Agent steps of an episode, T: an episode stores T + 1 observations."""
+        return self.episode_length // self.action_repeat
+
+
+def episode_seed(seed: int, stream: Stream, index: int) -> int:
+    """Seed of the simulator for one episode: a pure function of its arguments, so resuming needs no simulator state."""
+    return int(np.random.SeedSequence([seed, _STREAMS[stream], index]).generate_state(1, np.uint32)[0])
+
+
+class Suite(Protocol):
+    """A set of tasks, their simulators, and how its offline data is made and labelled."""
+
+    name: str
+    version: int
+
+    def tasks(self) -> Sequence[Task]:
+        """Every task, in a fixed order."""
+        ...
+
+    def make(self, task: Task, observation: ObservationKind) -> gym.Env[Any, Any]:
+        """A simulator of the task.
+
+        Observations are float32 ``(state_dim,)`` or uint8 ``(64, 64, 3)``; actions float32 ``(action_dim,)`` in
+        [-1, 1]. ``step`` applies the action for ``action_repeat`` environment steps and sums their rewards; the
+        episode ends with ``truncated`` after ``episode_length`` environment steps, never with ``terminated``.
+        ``info["success"]`` is 0.0 or 1.0 at the last environment step of the agent step. ``reset(seed=s)`` makes the
+        episode a function of ``s`` and the actions.
+        """
+        ...
+
+    def state_scale(self, embodiment: str) -> NDArray[np.float32]:
+        """Constants that multiply a state observation before any method sees it: float32 ``(state_dim,)``."""
+        ...
+
+    def protocol(self, task: Task, observation: ObservationKind) -> dict[str, Any]:
+        """What must be equal for two scores to be compared: horizon, repeat, reward version, camera, rendering."""
+        ...
+
+    def collection_jobs(self, settings: Any, scenes: Sequence[str], seed: int) -> Sequence[CollectionJob]:
+        """The independent pieces in which the offline data of ``scenes`` is collected, each one resumable unit."""
+        ...
+
+    def labels(self, dataset: Any, task: Task, episode: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Rewards and successes of ``task`` for one stored episode, per agent step: two float32 ``(T + 1,)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class CollectionJob:
+    """One shard of a data set: what to collect, and the function that does it.
+
+    ``collect(writer, progress)`` adds its episodes to a ``wpt_bench.data.store.ShardWriter`` and calls
+    ``progress(fraction, what)`` now and then. ``name`` is the shard's folder; ``settings`` go into the manifest.
+    """
+
+    name: str
+    collect: Callable[[Any, Progress], None]
+    episodes: int
+    settings: Mapping[str, Any]
+
+
+class Progress(Protocol):
+    """Called by long work: the fraction done in [0, 1] and, briefly, what is being done."""
+
+    def __call__(self, fraction: float, what: str = "") -> None: ...
+
+
+@dataclass(frozen=True)
+class AgentContext:
+    """All that an agent may know when it is built.
+
+    Attributes:
+        task: what is to be learned.
+        observation: ``state`` or ``pixels``.
+        state_scale: the suite's constants for state observations, float32 ``(state_dim,)``.
+        seed: the run's seed; the agent derives all its randomness from it.
+        budget: environment steps of the whole run.
+        data: the view of the offline data that the method's ``DataAccess`` grants.
+        settings: the method's settings, of the type the method declares.
+        pretrained: folder of the shared pre-training stage, or None.
+        device: torch device name.
+    """
+
+    task: Task
+    observation: ObservationKind
+    state_scale: NDArray[np.float32]
+    seed: int
+    budget: int
+    data: Any
+    settings: Any
+    pretrained: Path | None
+    device: str
+
+
+class Agent(Protocol):
+    """A learner in one run. Observations arrive as the simulator gives them, unpadded and unscaled."""
+
+    def offline(self, progress: Progress) -> dict[str, float]:
+        """Everything before the first environment step; returns diagnostics for the record."""
+        ...
+
+    def begin(self, batch: int, *, seed: int) -> Any:
+        """The carry for ``batch`` fresh episodes; ``seed`` feeds whatever ``act`` samples in evaluation."""
+        ...
+
+    def act(self, carry: Any, observation: NDArray[Any], *, evaluation: bool) -> tuple[NDArray[np.float32], Any]:
+        """Actions ``(batch, action_dim)`` for observations ``(batch, ...)``, and the next carry.
+
+        In evaluation the actor's mean action, and no state of the agent may change.
+        """
+        ...
+
+    def observe(self, observation: NDArray[Any], action: NDArray[np.float32] | None, reward: float, last: bool) -> None:
+        """One observation of the training episode, with the action and reward that led to it (None, 0 at reset)."""
+        ...
+
+    def update(self) -> dict[str, float]:
+        """One gradient update of everything that learns online; returns metrics. The harness counts these."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizers, random states and counters: tensors and JSON values, flat, without the replay."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what ``state_dict`` gave; replay is restored by the harness through ``observe``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to learn a task, and what it may see.
+
+    Attributes:
+        name: as typed on the command line.
+        version: raise it when behaviour changes; older runs are stale then and never mixed in.
+        family: row of Table 1, for instance ``WPT`` or ``From scratch``.
+        data_access: the grant, enforced.
+        observations: kinds it can learn from.
+        paper: where it was published.
+        build: makes the agent of one run.
+        settings: type of its settings (a msgspec Struct); its defaults may be overridden by a profile.
+        settings_name: table of the profile that holds them.
+        updates_per_step: how the harness paces ``update``: from settings to updates per agent step.
+        online: whether it takes environment steps.
+        pretrained: whether it needs the shared pre-trained world model.
+        tuning: where its hyperparameters come from, and what online evaluation was spent on them here.
+    """
+
+    name: str
+    version: int
+    family: str
+    data_access: DataAccess
+    observations: tuple[ObservationKind, ...]
+    paper: str
+    build: Callable[[AgentContext], Agent]
+    settings: type
+    settings_name: str
+    updates_per_step: Callable[[Any], float]
+    online: bool = True
+    pretrained: bool = False
+    tuning: str = ""

@@ -1,0 +1,1 @@
+"""The harness: one interaction loop, the grid, shared stages, checkpoints."""
