@@ -1,0 +1,130 @@
+"""Typed profiles: what a grid consists of and how large everything in it is, read from TOML.
+
+A profile's tasks and seeds are fixed before results are seen. Every number of a run that is not the method's own
+default stands here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from wpt_bench.protocol import UserError
+from wpt_bench.registry import nearest
+from wpt_bench.world_model.config import WorldModelSize
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Pretraining(_Table):
+    """Reward-free pre-training of the shared world model (paper defaults: Table 6).
+
+    Attributes:
+        updates, batch, length: gradient updates, sequences per batch, agent steps per sequence.
+        learning_rate, weight_decay, adam_eps, grad_clip: Adam; the decay is multiplicative per update, not scaled by
+            the step size (authors' code).
+        held_out: share of each embodiment's episodes (scene's, on Meta-World) kept for validation.
+        seeds: one model per seed is trained; a task run takes the one at (its seed modulo their number).
+    """
+
+    updates: int = 200_000
+    batch: int = 16
+    length: int = 64
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-6
+    adam_eps: float = 1e-5
+    grad_clip: float = 100.0
+    held_out: float = 0.1
+    seeds: tuple[int, ...] = (0,)
+
+
+class Data(_Table):
+    """How much offline data is collected.
+
+    DMControl counts episodes stored per embodiment and collector, and episodes run by each collector that learns;
+    Meta-World counts episodes per scene. ``scenes`` empty means all of the suite's paper tasks.
+    """
+
+    scenes: tuple[str, ...] = ()
+    pink_noise: int = 0
+    curiosity: int = 0
+    random_reward: int = 0
+    training_episodes: int = 0
+    updates_per_step: float = 0.5
+    episodes: int = 0
+    seed: int = 0
+
+
+class Grid(_Table):
+    """One suite's part of a profile.
+
+    Attributes:
+        tasks: short names. seeds: run seeds. methods: by name.
+        budget: environment steps of a run.
+        evaluation_every: share of the budget between evaluations; evaluation also happens at step 0.
+        evaluation_episodes: episodes per evaluation.
+        retrieved: k, episodes retrieved for rehearsal and for the cloned prior.
+        guidance: the share of the budget over which the guidance probability falls from 1 to 0.
+    """
+
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    methods: tuple[str, ...]
+    budget: int
+    data: Data
+    evaluation_every: float = 0.1
+    evaluation_episodes: int = 10
+    retrieved: int = 500
+    guidance: float = 1 / 3
+
+
+class Profile(_Table):
+    """A named scale at which the whole suite runs. See ``suites/profiles/*.toml``.
+
+    Attributes:
+        settings: overrides of methods' settings, by the method's ``settings_name``.
+    """
+
+    name: str
+    description: str
+    observation: Literal["state", "pixels"]
+    world_model: WorldModelSize
+    pretraining: Pretraining
+    grids: dict[str, Grid]
+    settings: dict[str, dict[str, Any]] = {}
+    minutes: float
+    memory_gib: float
+
+    def grid(self, suite: str) -> Grid:
+        """The suite's part; UserError if the profile has none."""
+        if suite not in self.grids:
+            raise nearest(f"grid in profile {self.name!r} for the suite", suite, self.grids)
+        return self.grids[suite]
+
+
+def names() -> list[str]:
+    """Names of the profiles that come with the suites."""
+    return sorted(path.name.removesuffix(".toml") for path in files("wpt_bench.suites").joinpath("profiles").iterdir())
+
+
+def load(name: str) -> Profile:
+    """The profile of this name, or of this ``.toml`` file; UserError if there is none or it does not fit the schema."""
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"There is no profile file {name}.")
+        text = path.read_text()
+    elif name in names():
+        text = files("wpt_bench.suites").joinpath("profiles", f"{name}.toml").read_text()
+    else:
+        raise nearest("profile", name, names())
+    try:
+        return msgspec.convert(tomllib.loads(text), Profile)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
+        raise UserError(f"The profile {name!r} cannot be used: {error}.") from error

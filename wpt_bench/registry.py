@@ -1,0 +1,73 @@
+"""Finds methods and suites: ours, and other packages', all through entry points.
+
+A package adds a method with ``[project.entry-points."wpt_bench.methods"]`` pointing at a ``protocol.Method`` or a
+sequence of them, and a suite with ``wpt_bench.suites`` pointing at a ``protocol.Suite``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import warnings
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
+
+from wpt_bench.protocol import Method, Suite, Task, UserError
+
+
+def nearest(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that does not exist: it names the nearest ones that do."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
+    return UserError(f"There is no {kind} {name!r}; did you mean {', '.join(map(repr, close))}?")
+
+
+@functools.cache
+def methods() -> dict[str, Method]:
+    """All methods by name. A package whose entry point cannot be loaded is left out with a warning."""
+    found: dict[str, Method] = {}
+    for point in entry_points(group="wpt_bench.methods"):
+        loaded = _load(point)
+        for item in [loaded] if isinstance(loaded, Method) else loaded or []:
+            if item.name in found:
+                raise UserError(f"Two packages register a method named {item.name!r}; rename or uninstall one of them.")
+            found[item.name] = item
+    return dict(sorted(found.items()))
+
+
+def method(name: str) -> Method:
+    """The method of this name; UserError naming the nearest ones otherwise."""
+    if name not in methods():
+        raise nearest("method", name, methods())
+    return methods()[name]
+
+
+@functools.cache
+def suites() -> dict[str, Suite]:
+    """All suites by name."""
+    loaded = {point.name: _load(point) for point in entry_points(group="wpt_bench.suites")}
+    return {name: suite for name, suite in sorted(loaded.items()) if suite is not None}
+
+
+def suite(name: str) -> Suite:
+    """The suite of this name; UserError naming the nearest ones otherwise."""
+    if name not in suites():
+        raise nearest("suite", name, suites())
+    return suites()[name]
+
+
+def task(suite_name: str, name: str) -> Task:
+    """The task of this name, with or without its suite's prefix (``walker-walk``, ``dmc/walker-walk``)."""
+    tasks = {task.name: task for task in suite(suite_name).tasks()}
+    prefix, _, short = name.rpartition("/")
+    if short not in tasks or prefix not in ("", tasks[short].id.split("/")[0]):
+        raise nearest(f"task of the {suite_name} suite named", name, tasks)
+    return tasks[short]
+
+
+def _load(point: EntryPoint) -> Suite | Method | Iterable[Method] | None:
+    try:
+        return point.load()
+    except Exception as error:  # a stranger's package may fail in any way; ours must go on
+        warnings.warn(f"{point.group} entry point {point.name!r} cannot be loaded: {error}", stacklevel=3)
+        return None
