@@ -1,0 +1,104 @@
+"""The front door: one command for each job, all in one environment that is made once and reused.
+
+Arguments after ``--`` go to the program behind a session: ``nox -s bench-dmc -- --tasks walker-walk --seeds 0,1``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2023.4.22"
+nox.options.sessions = ["lint", "tests"]
+nox.options.error_on_missing_interpreters = True
+
+ROOT = Path(__file__).parent
+ENVIRONMENT = ROOT / ".nox" / "wpt-bench"
+PYTHON = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+PATIENCE = 60  # seconds that a benchmark gets after Ctrl-C to put its work away
+
+
+@nox.session(python=False)
+def tests(session: nox.Session) -> None:
+    """All tests but the slow ones."""
+    install(session)
+    session.run(PYTHON, "-m", "pytest", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session(python=False)
+def lint(session: nox.Session) -> None:
+    """Style, types, and the arrows between the rooms."""
+    install(session)
+    session.run(PYTHON, "-m", "ruff", "check", ".")
+    session.run(PYTHON, "-m", "ruff", "format", "--check", ".")
+    with session.chdir(linked_package(ROOT / ".nox" / "linked")):
+        session.run(PYTHON, "-m", "mypy", "--config-file", ROOT / "pyproject.toml", "--cache-dir", ROOT / ".mypy_cache")
+        session.run(PYTHON.with_name("lint-imports"), "--config", ROOT / "pyproject.toml", "--no-cache")
+
+
+@nox.session(name="bench-dmc", python=False)
+def bench_dmc(session: nox.Session) -> None:
+    """DMControl from nothing to a report: data, pre-training, runs, comparison."""
+    bench(session, "bench", "dmc")
+
+
+@nox.session(name="bench-metaworld", python=False)
+def bench_metaworld(session: nox.Session) -> None:
+    """Meta-World from nothing to a report: data, pre-training, runs, comparison."""
+    bench(session, "bench", "metaworld")
+
+
+@nox.session(python=False)
+def report(session: nox.Session) -> None:
+    """Tables, curves and the HTML file of the runs there are."""
+    bench(session, "report")
+
+
+@nox.session(python=False)
+def perf(session: nox.Session) -> None:
+    """Speed and memory, measured; the numbers go to out/perf/."""
+    install(session)
+    (ROOT / "out" / "perf").mkdir(parents=True, exist_ok=True)
+    measured = ("--benchmark-only", "--benchmark-json=out/perf/benchmarks.json", "--override-ini=addopts=")
+    session.run(PYTHON, "-m", "pytest", "tests/benchmarks", *measured, *session.posargs)
+
+
+def bench(session: nox.Session, *command: str) -> None:
+    """Runs wpt-bench, and leaves it time to finish what it is writing when it is interrupted."""
+    install(session)
+    program = (PYTHON, "-m", "wpt_bench.cli", *command, *session.posargs)
+    session.run(*program, interrupt_timeout=PATIENCE, terminate_timeout=PATIENCE)
+
+
+def install(session: nox.Session) -> None:
+    """Makes the environment, unless the one there was made from these very files in this place.
+
+    Python 3.11 is what the constraints were made for; without it, the Python that runs nox is taken.
+    """
+    sources = [ROOT / "pyproject.toml", ROOT / "constraints.txt"]
+    wanted = hashlib.sha256(b"\0".join([bytes(ROOT), *(path.read_bytes() for path in sources)])).hexdigest()
+    stamp = ENVIRONMENT / "made-from"
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    stamp.unlink(missing_ok=True)
+    pythons = ("--python", "3.11", "--python", sys.executable)
+    session.run_install(sys.executable, "-m", "virtualenv", "--quiet", "--no-periodic-update", *pythons, ENVIRONMENT)
+    packages = ("--constraint", ROOT / "constraints.txt", "--editable", f"{ROOT}[test,lint]")
+    session.run_install(PYTHON, "-m", "pip", "install", *packages)
+    stamp.write_text(wanted)
+
+
+def linked_package(folder: Path) -> Path:
+    """A folder of links in which ``wpt_bench`` is one ordinary package, for tools that follow files, not installs."""
+    shutil.rmtree(folder, ignore_errors=True)
+    package = folder / "wpt_bench"
+    package.mkdir(parents=True)
+    mapped = [ROOT / name for name in ("baselines", "reports", "suites")]
+    for path in [*(ROOT / "wpt_bench").iterdir(), *mapped]:
+        (package / path.name).symlink_to(path)
+    return folder
