@@ -1,0 +1,73 @@
+"""Offline data of Meta-World: its own scripted policies, made better and worse by Gaussian action noise."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any
+
+import numpy as np
+from metaworld.policies import ENV_POLICY_MAP
+from numpy.typing import NDArray
+from wpt_bench.suites.metaworld import NAMES
+from wpt_bench.suites.metaworld.simulator import Simulator
+
+from wpt_bench.protocol import CollectionJob, Progress, Task, episode_seed
+
+SIGMAS = (0.0, 0.3, 0.6, 1.0, 1.5, 2.0)
+"""Standard deviations of the action noise; one is drawn for each episode, and is its recorded quality."""
+
+_EPISODES_PER_SCENE = 1_000_000  # room in the numbering of episodes, so that scenes never share a seed
+
+
+def job(task: Task, episodes: int, seed: int) -> CollectionJob:
+    """Collects ``episodes`` episodes of one scene; the same seed gives the same episodes whatever else is collected."""
+    return CollectionJob(
+        name=task.scene,
+        collect=partial(_collect, task, episodes, seed),
+        episodes=episodes,
+        settings={"policy": "scripted", "sigmas": list(SIGMAS), "seed": seed},
+    )
+
+
+def rollout(
+    simulator: Simulator, task: Task, seed: int, sigma: float | None = None
+) -> tuple[float, dict[str, NDArray[np.float32]]]:
+    """One episode of the scripted policy of ``task``, noisy with ``sigma`` (drawn from SIGMAS if None).
+
+    Returns sigma and the arrays of an episode: ``state`` (T + 1, 39), ``action`` (T + 1, 4) clipped to [-1, 1], and
+    ``frame_reward``, ``frame_success`` (T * action_repeat + 1,), all float32.
+    """
+    rng = np.random.default_rng([seed, 1])
+    drawn = float(rng.choice(SIGMAS))
+    sigma = drawn if sigma is None else sigma
+    policy = ENV_POLICY_MAP[f"{task.name}-v3"]()
+    state = np.zeros((task.agent_steps + 1, task.state_dim), np.float32)
+    action = np.zeros((task.agent_steps + 1, task.action_dim), np.float32)
+    frame_reward = np.zeros(task.episode_length + 1, np.float32)
+    frame_success = np.zeros(task.episode_length + 1, np.float32)
+
+    observation = simulator.reset(seed)
+    state[0] = observation
+    frame = 0
+    for step in range(1, task.agent_steps + 1):
+        with warnings.catch_warnings():
+            # Some policies shift positions inside the observation they are given, and all warn that they overshoot.
+            warnings.simplefilter("ignore")
+            wanted = policy.get_action(observation.copy())
+        action[step] = np.clip(wanted + sigma * rng.standard_normal(task.action_dim), -1.0, 1.0)
+        for _ in range(task.action_repeat):
+            frame += 1
+            observation, frame_reward[frame], frame_success[frame] = simulator.step(action[step])
+        state[step] = observation
+    return sigma, {"state": state, "action": action, "frame_reward": frame_reward, "frame_success": frame_success}
+
+
+def _collect(task: Task, episodes: int, seed: int, writer: Any, progress: Progress) -> None:
+    simulator = Simulator(task.name)
+    for index in range(episodes):
+        episode = episode_seed(seed, "collection", NAMES.index(task.name) * _EPISODES_PER_SCENE + index)
+        sigma, arrays = rollout(simulator, task, episode)
+        writer.add_episode(seed=episode, origin=task.name, quality=sigma, **arrays)
+        progress((index + 1) / episodes, f"{task.scene}: episode {index + 1} of {episodes}")
+    simulator.close()
