@@ -24,6 +24,8 @@ ACTION_PAD = 21
 """Numbers in a zero-padded action, across all embodiments (the paper's code pads to 21)."""
 IMAGE_SIZE = 64
 """Side of a square RGB observation, in pixels."""
+WARM_UP = 0.1
+"""Share of the budget before the first update. A cloned prior acts in it where the method has one, else noise."""
 DISCOUNT = 0.99
 """Discount per agent step, for every method. All tasks end by time limit, so critics always bootstrap."""
 
@@ -160,7 +162,9 @@ class CollectionJob:
 class Progress(Protocol):
     """Called by long work: the fraction done in [0, 1] and, briefly, what is being done."""
 
-    def __call__(self, fraction: float, what: str = "") -> None: ...
+    def __call__(self, fraction: float, what: str = "") -> None:
+        """Reports."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,8 @@ class AgentContext:
         budget: environment steps of the whole run.
         data: the view of the offline data that the method's ``DataAccess`` grants.
         settings: the method's settings, of the type the method declares.
-        pretrained: folder of the shared pre-training stage, or None.
+        pretrained: weights of the shared pre-training (a safetensors file), or None.
+        initial_observation: first observation of training episode 0, as retrieval needs it before the first step.
         device: torch device name.
     """
 
@@ -187,6 +192,7 @@ class AgentContext:
     data: Any
     settings: Any
     pretrained: Path | None
+    initial_observation: NDArray[Any]
     device: str
 
 
@@ -197,27 +203,34 @@ class Agent(Protocol):
         """Everything before the first environment step; returns diagnostics for the record."""
         ...
 
-    def begin(self, batch: int, *, seed: int) -> Any:
-        """The carry for ``batch`` fresh episodes; ``seed`` feeds whatever ``act`` samples in evaluation."""
+    def begin(self, batch: int, *, seed: int, evaluation: bool) -> Any:
+        """The carry for ``batch`` fresh episodes. Whatever ``act`` samples in them is a function of ``seed``."""
         ...
 
     def act(self, carry: Any, observation: NDArray[Any], *, evaluation: bool) -> tuple[NDArray[np.float32], Any]:
         """Actions ``(batch, action_dim)`` for observations ``(batch, ...)``, and the next carry.
 
-        In evaluation the actor's mean action, and no state of the agent may change.
+        In evaluation the actor's mean action. No state of the agent changes, only the carry.
         """
         ...
 
-    def observe(self, observation: NDArray[Any], action: NDArray[np.float32] | None, reward: float, last: bool) -> None:
-        """One observation of the training episode, with the action and reward that led to it (None, 0 at reset)."""
+    def observe(self, observation: NDArray[Any], action: NDArray[np.float32] | None, reward: float) -> None:
+        """One observation of the training episode, with the action and reward that led to it (None and 0 at reset)."""
+        ...
+
+    def episode_metrics(self, carry: Any) -> dict[str, float]:
+        """Numbers about a finished training episode for its record; ``guided_steps`` fills the column of that name."""
         ...
 
     def update(self) -> dict[str, float]:
-        """One gradient update of everything that learns online; returns metrics. The harness counts these."""
+        """One gradient update of everything that learns online; returns metrics. The harness paces and counts these.
+
+        Its randomness is a function of the run's seed and the number of updates before it.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizers, random states and counters: tensors and JSON values, flat, without the replay."""
+        """Weights, optimizers and counters: a flat dictionary of tensors and JSON values, without the replay."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,0 +1,120 @@
+"""The world model: encoder, recurrent model, decoder, and the reward-free loss they are trained on."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wpt_bench.world_model.config import WorldModelSize
+from wpt_bench.world_model.functional import categorical_kl, symlog
+from wpt_bench.world_model.nets import ConvDecoder, ConvEncoder, StateDecoder, initialise, mlp
+from wpt_bench.world_model.rssm import RSSM, Latent
+
+FREE_NATS = 1.0
+DYNAMICS_SCALE = 1.0
+REPRESENTATION_SCALE = 0.1
+"""Loss = reconstruction + 1.0 max(1, KL(sg q || p)) + 0.1 max(1, KL(q || sg p)) (WPT, section 3.2; authors' scales)."""
+
+
+class WorldModelLoss(NamedTuple):
+    """Scalars to be minimised, their parts as metrics, and the posteriors ``(L, B, ...)`` behind them."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+    latents: Latent
+
+
+class WorldModel(nn.Module):
+    """A generalist world model over zero-padded observations and actions; no task or embodiment id reaches it.
+
+    Args:
+        size: all widths.
+        observation: ``state`` (padded to ``state`` numbers) or ``pixels`` (64x64 RGB).
+        state, action: padded lengths.
+    """
+
+    def __init__(self, size: WorldModelSize, observation: Literal["state", "pixels"], state: int, action: int) -> None:
+        super().__init__()
+        self.size, self.observation, self.action = size, observation, action
+        self.encoder: nn.Module
+        self.decoder: nn.Module
+        if observation == "pixels":
+            self.encoder = ConvEncoder(size.cnn_depth)
+            self.decoder = ConvDecoder(size)
+            embedding = self.encoder.outputs
+        else:
+            self.encoder = mlp(state, size.units, size.layers, None)
+            self.decoder = StateDecoder(size, state)
+            embedding = size.units
+        self.rssm = RSSM(size, embedding, action)
+        initialise(self)
+
+    def prepare(self, observation: Tensor) -> Tensor:
+        """Observations as encoder and decoder see them.
+
+        State: scaled, padded float ``(..., state)`` to symlog of it. Pixels: uint8 ``(..., 64, 64, 3)`` to float
+        ``(..., 3, 64, 64)`` in [-0.5, 0.5].
+        """
+        if self.observation == "state":
+            return symlog(observation)
+        return observation.movedim(-1, -3).float() / 255 - 0.5
+
+    def encode(self, prepared: Tensor) -> Tensor:
+        """Embeddings of prepared observations, any leading axes."""
+        lead = prepared.dim() - (1 if self.observation == "state" else 3)
+        return self.encoder(prepared.flatten(0, lead - 1)).unflatten(0, prepared.shape[:lead])
+
+    def decode(self, latents: Latent) -> Tensor:
+        """Predicted prepared observations, any leading axes."""
+        lead = latents.deter.shape[:-1]
+        return self.decoder(latents.deter.flatten(0, -2), latents.stoch.flatten(0, -2)).unflatten(0, lead)
+
+    def loss(
+        self, observation: Tensor, mask: Tensor | None, action: Tensor, generator: torch.Generator
+    ) -> WorldModelLoss:
+        """The reward-free loss of time-major chunks.
+
+        Args:
+            observation: prepared, ``(L, B, ...)``.
+            mask: float ``(B, state)``, 1 at real dimensions of a padded state; None for pixels.
+            action: padded float ``(L, B, action)``.
+            generator: noise of the posterior samples.
+        """
+        noise = self.rssm.noise(tuple(action.shape[:2]), generator)
+        latents, log_q, log_p = self.rssm.observe(self.encode(observation), action, noise)
+        error = (self.decode(latents) - observation) ** 2
+        if mask is not None:
+            error = error * mask
+        reconstruction = error.flatten(2).sum(-1).mean()
+        dynamics = categorical_kl(log_q.detach(), log_p).mean()
+        representation = categorical_kl(log_q, log_p.detach()).mean()
+        loss = (
+            reconstruction
+            + DYNAMICS_SCALE * dynamics.clamp(min=FREE_NATS)
+            + REPRESENTATION_SCALE * representation.clamp(min=FREE_NATS)
+        )
+        metrics = {"reconstruction": reconstruction, "kl": dynamics, "world_model_loss": loss}
+        return WorldModelLoss(loss, {name: value.detach() for name, value in metrics.items()}, latents)
+
+    @torch.no_grad()
+    def open_loop(self, observation: Tensor, action: Tensor, context: int, generator: torch.Generator) -> Tensor:
+        """Predictions decoded from the prior: ``context`` observations are seen, the rest only their actions.
+
+        Args:
+            observation: prepared, ``(L, B, ...)``; only the first ``context`` are used.
+            action: padded float ``(L, B, action)``.
+
+        Returns:
+            Prepared-space predictions of observations ``context`` to L - 1: ``(L - context, B, ...)``.
+        """
+        batch = action.shape[1]
+        noise = self.rssm.noise((len(action), batch), generator)
+        seen, _, _ = self.rssm.observe(self.encode(observation[:context]), action[:context], noise[:context])
+        latent = Latent(seen.deter[-1], seen.stoch[-1])
+        predicted = []
+        for step in range(context, len(action)):
+            latent = self.rssm.imagine_step(latent, action[step], noise[step])
+            predicted.append(latent)
+        return self.decode(Latent(*(torch.stack(part) for part in zip(*predicted, strict=True))))

@@ -1,0 +1,401 @@
+"""The fine-tuning agent: a world model, an actor and a critic trained in imagination, and WPT's three switches.
+
+With all switches off this is the agent that learns from scratch: the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from wpt_bench.data.sequences import Batch, Replay, SequenceSampler
+from wpt_bench.data.views import EpisodeView
+from wpt_bench.protocol import (
+    ACTION_PAD,
+    DISCOUNT,
+    IMAGE_SIZE,
+    STATE_PAD,
+    WARM_UP,
+    AgentContext,
+    Progress,
+    UserError,
+    episode_seed,
+)
+from wpt_bench.world_model.functional import (
+    TWO_HOT_BINS,
+    clamp_straight_through,
+    lambda_return,
+    normal_log_prob,
+    two_hot_loss,
+    two_hot_mean,
+)
+from wpt_bench.world_model.model import WorldModel
+from wpt_bench.world_model.nets import initialise, mlp
+from wpt_bench.world_model.optimizer import Optimizer
+from wpt_bench.world_model.rssm import Latent
+from wpt_bench.wpt.guidance import ClonedPrior, Window, clone_prior, draw_window, guidance_probability
+from wpt_bench.wpt.retrieval import candidates, nearest_episodes, random_episodes
+from wpt_bench.wpt.settings import Settings
+
+RETURN_PERCENTILES = (0.05, 0.95)
+RETURN_DECAY = 0.99
+"""Returns are divided by a moving average of their 5-95% range (DreamerV3, eq. 7)."""
+
+
+@dataclass(frozen=True)
+class Switches:
+    """WPT's parts, each on or off; ``random_replay`` swaps retrieved episodes for random ones everywhere."""
+
+    pretrain: bool
+    rehearsal: bool
+    guidance: bool
+    random_replay: bool = False
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What acting carries from one agent step to the next, for a batch of parallel episodes."""
+
+    latent: Latent
+    action: Tensor
+    generator: torch.Generator
+    step: int
+    guided: Window
+    warm_up: bool
+    frames: NDArray[Any] | None
+
+
+class WPTAgent:
+    """Implements ``protocol.Agent``. See ``Switches`` for what makes the difference between the methods."""
+
+    def __init__(self, context: AgentContext, switches: Switches) -> None:
+        settings: Settings = context.settings
+        self.context, self.settings, self.switches = context, settings, switches
+        task, device = context.task, context.device
+        torch.manual_seed(episode_seed(context.seed, "agent", 0))  # initial weights
+        self.world_model = WorldModel(settings.world_model, context.observation, STATE_PAD, ACTION_PAD).to(device)
+        feature = settings.world_model.feature
+        self.reward = _head(feature, settings.units, 2, TWO_HOT_BINS).to(device)
+        self.actor = _head(feature, settings.units, settings.layers, 2 * ACTION_PAD, scale=1.0).to(device)
+        self.critic = _head(feature, settings.units, settings.layers, TWO_HOT_BINS).to(device)
+        self.slow_critic = _head(feature, settings.units, settings.layers, TWO_HOT_BINS).to(device)
+        self.slow_critic.load_state_dict(self.critic.state_dict())
+        self.prior: ClonedPrior | None = None
+        if switches.guidance:
+            self.prior = ClonedPrior(context.observation, settings.prior_units, settings.prior_depth).to(device)
+        if switches.pretrain:
+            load_world_model(self.world_model, context.pretrained)
+        self.return_range = torch.zeros((), device=device)
+        self.retrieved: list[int] = []
+        self.updates = 0
+        self._build_optimizers()
+        self._warm_up_steps = WARM_UP * context.budget
+        self._env_steps = 0
+        self._rehearsal: SequenceSampler | None = None
+        self._action_mask = torch.zeros(ACTION_PAD, device=device)
+        self._action_mask[: task.action_dim] = 1.0
+        shape = (task.state_dim,) if context.observation == "state" else (IMAGE_SIZE, IMAGE_SIZE, 3)
+        self._replay = Replay(
+            observation_shape=shape,
+            dtype=np.float32 if context.observation == "state" else np.uint8,
+            action_dim=task.action_dim,
+            scale=context.state_scale,
+            capacity=(task.agent_steps + 1) * -(-context.budget // task.episode_length),
+        )
+
+    # Before the first environment step
+
+    def offline(self, progress: Progress) -> dict[str, float]:
+        """Retrieves episodes and clones the prior from them, as far as the switches ask for it."""
+        if not (self.switches.rehearsal or self.switches.guidance):
+            return {}
+        episodes = self.context.data.episodes()
+        self.retrieved = self._retrieve(episodes)
+        self._open_rehearsal()
+        if self.prior is None:
+            return {}
+        settings = self.settings
+        loss = clone_prior(
+            self.prior,
+            [episodes[index] for index in self.retrieved],
+            updates=settings.prior_updates,
+            batch=settings.prior_batch,
+            learning_rate=settings.prior_lr,
+            seed=episode_seed(self.context.seed, "agent", 1),
+            progress=progress,
+        )
+        return {"prior_loss": loss}
+
+    def _retrieve(self, episodes: list[EpisodeView]) -> list[int]:
+        count, task = self.settings.retrieved, self.context.task
+        indices = candidates(episodes, task.action_dim, count)
+        if self.switches.random_replay:
+            return random_episodes(indices, count, episode_seed(self.context.seed, "retrieval", 1))
+        # Always the frozen pre-trained encoder: arms without pre-training differ in the weights they start from alone.
+        encoder = WorldModel(self.settings.world_model, self.context.observation, STATE_PAD, ACTION_PAD)
+        load_world_model(encoder, self.context.pretrained)
+
+        @torch.no_grad()
+        def embed(observation: NDArray[Any], scale: NDArray[np.float32]) -> NDArray[np.float32]:
+            padded = self._pad(observation[None], scale)
+            return encoder.encode(encoder.prepare(padded))[0].numpy()
+
+        keys = np.stack([embed(np.asarray(episodes[i].observation[0]), episodes[i].scale) for i in indices])
+        query = embed(self.context.initial_observation, self.context.state_scale)
+        return nearest_episodes(query, keys, indices, count)
+
+    def _open_rehearsal(self) -> None:
+        if self.switches.rehearsal and self.retrieved:
+            episodes = self.context.data.episodes()
+            chosen = [episodes[index] for index in self.retrieved]
+            self._rehearsal = SequenceSampler(chosen, self.settings.length, self.context.observation)
+
+    # Acting
+
+    def begin(self, batch: int, *, seed: int, evaluation: bool) -> Carry:
+        """A fresh carry; in training it holds the guided window drawn for this episode."""
+        generator = torch.Generator(self.context.device).manual_seed(seed)
+        warm_up = not evaluation and self._env_steps < self._warm_up_steps
+        guided = Window(0, 0)
+        if self.prior is not None and not evaluation:
+            steps = self.context.task.agent_steps
+            probability = guidance_probability(self._env_steps, self.context.budget, self.settings.guidance)
+            guided = draw_window(steps, probability, np.random.default_rng(seed))
+            if warm_up:  # the prior drives whole episodes where other arms act at random
+                guided = Window(0, steps)
+        action = torch.zeros(batch, ACTION_PAD, device=self.context.device)
+        return Carry(self.world_model.rssm.initial(batch), action, generator, 0, guided, warm_up, None)
+
+    @torch.no_grad()
+    def act(self, carry: Carry, observation: NDArray[Any], *, evaluation: bool) -> tuple[NDArray[np.float32], Carry]:
+        """One agent step for a batch of episodes."""
+        model, generator = self.world_model, carry.generator
+        prepared = model.prepare(self._pad(observation, self.context.state_scale).to(self.context.device))
+        noise = model.rssm.noise((len(observation),), generator)
+        latent = model.rssm.observe_step(carry.latent, carry.action, model.encode(prepared), noise)
+        frames = self._stack(carry.frames, observation)
+        if carry.guided.start <= carry.step < carry.guided.stop:
+            action = self._prior_action(frames)
+        elif carry.warm_up:
+            action = torch.rand(carry.action.shape, generator=generator, device=self.context.device) * 2 - 1
+        else:
+            mean, std = self._policy(latent.feature)
+            draw = torch.randn(mean.shape, generator=generator, device=mean.device)
+            action = mean if evaluation else (mean + std * draw).clamp(-1, 1)
+        action = action * self._action_mask
+        carry = replace(carry, latent=latent, action=action, step=carry.step + 1, frames=frames)
+        return action[:, : self.context.task.action_dim].cpu().numpy(), carry
+
+    def observe(self, observation: NDArray[Any], action: NDArray[np.float32] | None, reward: float) -> None:
+        """Adds to the online replay."""
+        self._replay.add(observation, action, reward, first=action is None)
+        if action is not None:
+            self._env_steps += self.context.task.action_repeat
+
+    def episode_metrics(self, carry: Carry) -> dict[str, float]:
+        """How many agent steps of the episode the prior chose."""
+        return {"guided_steps": float(carry.guided.stop - carry.guided.start)}
+
+    def _stack(self, frames: NDArray[Any] | None, observation: NDArray[Any]) -> NDArray[Any] | None:
+        """The last three frames ``(batch, 3, 64, 64, 3)`` where the prior needs them; the first one is repeated."""
+        if self.prior is None:
+            return None
+        if self.prior.frames == 1 or frames is None:
+            return np.repeat(observation[:, None], self.prior.frames, axis=1)
+        return np.concatenate([frames[:, 1:], observation[:, None]], axis=1)
+
+    def _prior_action(self, frames: NDArray[Any] | None) -> Tensor:
+        assert self.prior is not None and frames is not None
+        if self.context.observation == "pixels":
+            observation = torch.from_numpy(frames)
+        else:
+            observation = self._pad(frames[:, 0], self.context.state_scale)
+        return self.prior(observation.to(self.context.device)).clamp(-1, 1)
+
+    def _policy(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the truncated normal policy, padded dimensions included."""
+        mean, std = self.actor(feature).chunk(2, -1)
+        return torch.tanh(mean), 0.9 * torch.sigmoid(std + 2.0) + 0.1
+
+    def _pad(self, observation: NDArray[Any], scale: NDArray[np.float32]) -> Tensor:
+        if self.context.observation == "pixels":
+            return torch.from_numpy(np.ascontiguousarray(observation))
+        padded = np.zeros((len(observation), STATE_PAD), np.float32)
+        padded[:, : observation.shape[1]] = observation * scale
+        return torch.from_numpy(padded)
+
+    # Learning
+
+    def update(self) -> dict[str, float]:
+        """World model and reward head on a mixed batch, then actor and critic in imagination from its posteriors."""
+        seed = episode_seed(self.context.seed, "agent", 2 + self.updates)
+        generator = torch.Generator(self.context.device).manual_seed(seed)
+        online, rehearsed = self._sample(np.random.default_rng(seed))
+        metrics, latents, mask = self._update_model(online, rehearsed, generator)
+        metrics |= self._update_behaviour(latents, mask, generator)
+        self.updates += 1
+        return {name: float(value) for name, value in metrics.items()}
+
+    def _sample(self, rng: np.random.Generator) -> tuple[Batch, Batch | None]:
+        settings = self.settings
+        share = round(settings.rehearsal * settings.batch) if self._rehearsal else 0
+        online = self._replay.sample(settings.batch - share, settings.length, rng)
+        return online, self._rehearsal.sample(share, rng) if self._rehearsal else None
+
+    def _update_model(
+        self, online: Batch, rehearsed: Batch | None, generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], Latent, Tensor]:
+        model, device = self.world_model, self.context.device
+
+        def join(name: str) -> Tensor:
+            parts = [getattr(batch, name) for batch in (online, rehearsed) if batch is not None]
+            return torch.from_numpy(np.concatenate(parts)).to(device)
+
+        observation = model.prepare(join("observation").transpose(0, 1))
+        mask = join("observation_mask") if self.context.observation == "state" else None
+        loss, metrics, latents = model.loss(observation, mask, join("action").transpose(0, 1), generator)
+        assert online.reward is not None
+        reward = torch.from_numpy(online.reward).to(device).transpose(0, 1)
+        # The reward head never sees rehearsed rows (they have no reward), nor does it shape the latent state. A
+        # chunk's first reward belongs to an action that its latent state does not know.
+        feature = latents.feature.detach()[1:, : reward.shape[1]]
+        reward_loss = two_hot_loss(self.reward(feature), reward[1:]).mean()
+        norm = self._model_optimizer.step(loss + reward_loss)
+        latents = Latent(latents.deter.detach().flatten(0, 1), latents.stoch.detach().flatten(0, 1))
+        # All rows belong to this task's action dimension, rehearsed ones too.
+        return metrics | {"reward_loss": reward_loss.detach(), "model_gradient": norm}, latents, self._action_mask
+
+    def _update_behaviour(self, latents: Latent, mask: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        settings = self.settings
+        start = latents
+        if settings.starts:
+            rows = torch.randperm(len(latents.deter), generator=generator, device=mask.device)[: settings.starts]
+            start = Latent(latents.deter[rows], latents.stoch[rows])
+        frozen = [*self.world_model.rssm.parameters(), *self.reward.parameters()]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        features, entropy = self._imagine(start, mask, generator)
+        reward = two_hot_mean(self.reward(features[1:]))
+        with_slow = two_hot_mean(self.slow_critic(features))
+        returns = lambda_return(reward, with_slow, DISCOUNT, settings.lam)
+        weight = DISCOUNT ** torch.arange(settings.horizon, device=mask.device).unsqueeze(-1)
+        actor_loss = -(weight * (returns / self._return_scale(returns.detach()) + settings.entropy * entropy)).mean()
+        actor_norm = self._actor_optimizer.step(actor_loss)
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        critic_loss = (weight * two_hot_loss(self.critic(features[:-1].detach()), returns.detach())).mean()
+        self._critic_optimizer.step(critic_loss)
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.slow_critic.parameters()), list(self.critic.parameters()), settings.slow_critic
+            )
+        return {
+            "actor_loss": actor_loss.detach(),
+            "critic_loss": critic_loss.detach(),
+            "entropy": entropy.detach().mean(),
+            "imagined_reward": reward.detach().mean(),
+            "imagined_return": returns.detach().mean(),
+            "actor_gradient": actor_norm,
+        }
+
+    def _imagine(self, latent: Latent, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Features ``(horizon + 1, N, feature)`` along the policy, and its sampled entropy ``(horizon, N)``."""
+        horizon, count = self.settings.horizon, len(latent.deter)
+        gumbels = self.world_model.rssm.noise((horizon, count), generator)
+        draws = torch.randn((horizon, count, ACTION_PAD), generator=generator, device=mask.device)
+        features, entropies = [latent.feature], []
+        for gumbel, draw in zip(gumbels.unbind(), draws.unbind(), strict=True):
+            mean, std = self._policy(features[-1].detach())
+            action = clamp_straight_through(mean + std * draw)
+            entropies.append(-(normal_log_prob(action, mean, std) * mask).sum(-1))
+            latent = self.world_model.rssm.imagine_step(latent, action * mask, gumbel)
+            features.append(latent.feature)
+        return torch.stack(features), torch.stack(entropies)
+
+    def _return_scale(self, returns: Tensor) -> Tensor | float:
+        if not self.settings.normalise_returns:
+            return 1.0
+        low, high = torch.quantile(returns, torch.tensor(RETURN_PERCENTILES, device=returns.device))
+        decay = RETURN_DECAY if self.updates else 0.0
+        self.return_range = decay * self.return_range + (1 - decay) * (high - low)
+        return self.return_range.clamp(min=1.0)
+
+    # Checkpoints
+
+    def _build_optimizers(self) -> None:
+        settings = self.settings
+        common = {"eps": settings.adam_eps, "grad_clip": settings.grad_clip, "weight_decay": settings.weight_decay}
+        model = [*self.world_model.parameters(), *self.reward.parameters()]
+        self._model_optimizer = Optimizer(model, learning_rate=settings.model_lr, **common)
+        rate = settings.actor_critic_lr
+        self._actor_optimizer = Optimizer(self.actor.parameters(), learning_rate=rate, **common)
+        self._critic_optimizer = Optimizer(self.critic.parameters(), learning_rate=rate, **common)
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {
+            "world_model": self.world_model,
+            "reward": self.reward,
+            "actor": self.actor,
+            "critic": self.critic,
+            "slow_critic": self.slow_critic,
+            "model_optimizer": self._model_optimizer,
+            "actor_optimizer": self._actor_optimizer,
+            "critic_optimizer": self._critic_optimizer,
+        }
+        return parts | ({"prior": self.prior} if self.prior is not None else {})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the replay, flat."""
+        tensors = {
+            f"{part}/{key}": value for part, owner in self._parts().items() for key, value in owner.state_dict().items()
+        }
+        return tensors | {
+            "return_range": self.return_range,
+            "retrieved": list(self.retrieved),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what ``state_dict`` gave; UserError if it is of another size."""
+        for part, owner in self._parts().items():
+            prefix = f"{part}/"
+            load_weights(owner, {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, part)
+        self.return_range = state["return_range"].to(self.context.device)
+        self.retrieved = list(state["retrieved"])
+        self.updates = state["updates"]
+        self._open_rehearsal()
+
+
+def load_weights(owner: nn.Module | Optimizer, state: Mapping[str, Tensor], what: str) -> None:
+    """Loads a state dictionary; UserError in one sentence if its names or shapes are of another model."""
+    try:
+        owner.load_state_dict(state)
+    except (RuntimeError, KeyError, IndexError, ValueError) as error:
+        raise UserError(
+            f"The checkpoint's {what} does not fit this model: it was made with other sizes; "
+            "use the profile it was made with or start afresh with another --out."
+        ) from error
+
+
+def load_world_model(model: WorldModel, path: Path | None) -> None:
+    """Loads pre-trained weights (a safetensors file)."""
+    if path is None:
+        raise UserError("This method needs a pre-trained world model; run `wpt-bench pretrain` first.")
+    load_weights(model, load_file(path), "pre-trained world model")
+
+
+def _head(inputs: int, units: int, layers: int, outputs: int, scale: float = 0.0) -> nn.Sequential:
+    """An MLP; reward and critic start at zero output (``scale`` 0), so that they predict nothing at first."""
+    head = mlp(inputs, units, layers, outputs)
+    initialise(head)
+    with torch.no_grad():
+        head[-1].weight.mul_(scale)
+    return head

@@ -1,0 +1,46 @@
+"""Which offline episodes are rehearsed: those whose first observation looks, to the pre-trained encoder, like ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from wpt_bench.data.views import EpisodeView
+from wpt_bench.protocol import UserError
+
+Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def candidates(episodes: Sequence[EpisodeView], action_dim: int, count: int) -> list[int]:
+    """Indices of the episodes with this action dimension; UserError if they are fewer than ``count``."""
+    found = [index for index, episode in enumerate(episodes) if episode.action_dim == action_dim]
+    if len(found) < count:
+        raise UserError(
+            f"Retrieval needs {count} offline episodes with {action_dim} action dimensions and the data has "
+            f"{len(found)}; collect more, or set `retrieved` of the profile to at most {len(found)}."
+        )
+    return found
+
+
+def nearest_episodes(
+    query: NDArray[np.float32], keys: NDArray[np.float32], indices: Sequence[int], count: int
+) -> list[int]:
+    """The ``count`` episodes whose key is nearest to the query in L2 distance (WPT, eq. 5), nearest first.
+
+    Args:
+        query: float32 ``(features,)``, encoder features of the first online observation.
+        keys: float32 ``(len(indices), features)``, of the episodes' first observations.
+        indices: what each row of ``keys`` stands for; no index is returned twice.
+    """
+    index = faiss.IndexFlatL2(keys.shape[1])
+    index.add(np.ascontiguousarray(keys))
+    _, found = index.search(np.ascontiguousarray(query[None]), count)
+    return [int(indices[row]) for row in found[0]]
+
+
+def random_episodes(indices: Sequence[int], count: int, seed: int) -> list[int]:
+    """The control of ``wpt-random-replay``: ``count`` of the same candidates, drawn without replacement."""
+    return sorted(np.random.default_rng(seed).choice(np.asarray(indices), count, replace=False).tolist())
