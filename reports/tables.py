@@ -1,0 +1,78 @@
+"""The comparison on a console."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from wpt_bench.analysis.compare import Comparison, MethodSummary
+
+DATA_GRANTS = {
+    "none": "none (online only)",
+    "labelled": "labelled, this task",
+    "labelled-multitask": "labelled, all tasks",
+    "demonstrations": "demonstrations (privileged selection)",
+    "reward-free": "reward-free",
+}
+"""Plain words for what a method may see of the offline data."""
+
+
+def show(comparison: Comparison, console: Console) -> None:
+    """Prints the table of methods and the sentences below it."""
+    console.print(methods_table(comparison))
+    for sentence in comparison.sentences:
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    for what, items in (("missing", comparison.table.missing), ("stale, left out", comparison.table.stale)):
+        if items:
+            console.print(f"{len(items)} runs {what}; the report lists them.", markup=False)
+    for problem in comparison.table.problems:
+        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+
+
+def methods_table(comparison: Comparison) -> Table:
+    """One row per method: score and interval, area under the curve, data granted, runs, wall-clock."""
+    table = comparison.table
+    shown = Table(
+        title=f"{table.suite} · {table.profile} · {table.observation} · {table.budget:,} environment steps",
+        title_justify="left",
+    )
+    shown.add_column("method", no_wrap=True)
+    shown.add_column("family")
+    shown.add_column("data granted")
+    shown.add_column("IQM [95% interval]", no_wrap=True)
+    shown.add_column("AUC", no_wrap=True, justify="right")
+    shown.add_column("runs", no_wrap=True, justify="right")
+    shown.add_column("wall-clock/run", no_wrap=True, justify="right")
+    for row in comparison.rows:
+        shown.add_row(
+            escape(row.name),
+            escape(row.family),
+            escape(data_granted(row.data_access)),
+            escape(score_text(row)),
+            "—" if row.auc is None else f"{row.auc.value:.3f}",
+            f"{row.done}/{row.expected}",
+            duration(row.wall_clock),
+        )
+    return shown
+
+
+def data_granted(data_access: str) -> str:
+    """Plain words for a recorded data access; an unknown one is shown as it is."""
+    return DATA_GRANTS.get(data_access, data_access) or "—"
+
+
+def score_text(row: MethodSummary) -> str:
+    """IQM and interval of one method, or why there is none."""
+    if row.iqm is None:
+        return f"incomplete ({row.done} of {row.expected} runs)"
+    return str(row.iqm) + ("" if row.online else ", 0 online steps")
+
+
+def duration(seconds: float | None) -> str:
+    """``1:02:03`` or ``2:03``; a dash for None."""
+    if seconds is None:
+        return "—"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,92 @@
+import pytest
+
+from analysis.synthetic import flat, grid, write
+from wpt_bench.analysis.compare import compare
+from wpt_bench.analysis.scores import load_runs
+
+FAST = {"resamples": 200, "curve_resamples": 50}
+
+
+def compared(root):
+    return compare(load_runs(root, suite="dmc", profile="quick"), **FAST)
+
+
+def test_rows_fall_by_iqm_with_what_each_was_granted(tmp_path):
+    grid(tmp_path, {"dreamer": 0.2, "wpt": 0.9}, spread=0.01)
+    comparison = compared(tmp_path)
+    best, scratch = comparison.rows
+    assert (best.name, best.data_access, best.family) == ("wpt", "reward-free", "WPT")
+    assert (scratch.name, scratch.data_access, scratch.stages) == ("dreamer", "none", ())
+    assert best.stages == ("5" * 16,)
+    assert (best.done, best.expected, best.seeds, best.tasks) == (4, 4, 2, 2)
+    assert best.wall_clock == pytest.approx(205.0) and best.updates == 500
+    assert best.curve.value[-1] == pytest.approx(best.iqm.value)
+    assert scratch.iqm.value < scratch.iqm.high < best.iqm.low
+
+
+def test_sentences_say_what_is_separated_and_what_is_not(tmp_path):
+    for seed in range(3):
+        write(tmp_path, "dreamer", "a", seed, flat(0.0, 0.2 + 0.02 * seed))
+        write(tmp_path, "wpt", "a", seed, flat(0.0, 0.8 + 0.02 * seed))
+        write(tmp_path, "wpt-no-guidance", "a", seed, flat(0.0, 0.21 + 0.02 * seed))
+        write(tmp_path, "wpt-pretrain-only", "a", seed, flat(0.0, 0.01 * seed))
+    above, near, below, few = compared(tmp_path).sentences
+    assert above.startswith("wpt reaches IQM 0.820 [") and above.endswith("separated, wpt is higher.")
+    assert near.startswith("wpt-no-guidance") and near.endswith("not separated at this budget.")
+    assert below.startswith("wpt-pretrain-only") and below.endswith("separated, wpt-pretrain-only is lower.")
+    assert few.startswith("Intervals from 3 seeds are too narrow")
+
+
+def test_one_seed_separates_nothing(tmp_path):
+    write(tmp_path, "dreamer", "a", 0, flat(0.1))
+    write(tmp_path, "wpt", "a", 0, flat(0.9))
+    said = compared(tmp_path).sentences
+    assert said[0].endswith("not separated at this budget (one seed: no interval).")
+    assert "no difference can be told from chance" in said[1]
+
+
+def test_a_missing_run_leaves_its_method_without_aggregate_and_the_others_with_theirs(tmp_path):
+    grid(tmp_path, {"dreamer": 0.2, "wpt": 0.9})
+    write(tmp_path, "wpt", "walker-stand", 2, flat(0.9))
+    comparison = compared(tmp_path)
+    row = next(row for row in comparison.rows if row.name == "wpt")
+    assert comparison.rows[-1] is row
+    assert row.iqm is None and row.auc is None and row.curve is None
+    assert row.incomplete in comparison.sentences
+    assert "wpt has 5 of 6 runs (missing: cheetah-run seed 2)" in row.incomplete
+    assert comparison.rows[0].iqm is not None
+
+
+def test_a_method_without_any_finished_run_is_a_row(tmp_path):
+    write(tmp_path, "dreamer", "a", 0, flat(0.1))
+    write(tmp_path, "wpt", "a", 0, {}, status="failed", error="NaN loss")
+    row = compared(tmp_path).rows[-1]
+    assert (row.name, row.done, row.expected, row.wall_clock) == ("wpt", 0, 1, None)
+
+
+def test_without_scratch_the_sentences_say_so(tmp_path):
+    grid(tmp_path, {"wpt": 0.9, "wpt-no-guidance": 0.1})
+    said = compared(tmp_path).sentences
+    assert said[0].startswith("wpt has the highest IQM")
+    assert said[1] == "dreamer is not among the methods, so nothing is held against learning from scratch."
+
+
+def test_an_offline_only_method_has_a_score_but_no_curve(tmp_path):
+    for seed in range(2):
+        write(tmp_path, "dreamer", "a", seed, flat(0.1))
+        write(tmp_path, "td3-bc", "a", seed, {0: [0.5 + 0.1 * seed]}, online=False)
+    comparison = compared(tmp_path)
+    row = comparison.rows[0]
+    assert (row.name, row.online, row.auc, row.curve) == ("td3-bc", False, None, None)
+    assert row.iqm.value == pytest.approx(0.55)
+    assert "with 0 online steps" in comparison.sentences[0]
+
+
+def test_the_order_of_methods_changes_no_interval(tmp_path):
+    grid(tmp_path / "few", {"wpt": 0.6, "dreamer": 0.3})
+    grid(tmp_path / "many", {"dreamer": 0.3, "wpt-no-guidance": 0.5, "td3-bc": 0.4, "wpt": 0.6})
+    few = {row.name: row for row in compared(tmp_path / "few").rows}
+    many = {row.name: row for row in compared(tmp_path / "many").rows}
+    for name, row in few.items():
+        assert row.estimates == many[name].estimates and row.auc == many[name].auc
+        assert (row.curve.low == many[name].curve.low).all()

@@ -1,0 +1,481 @@
+"""From run folders to tidy scores: what counts, what is missing, and what must not be mixed in.
+
+``load_runs`` reads every record of one suite and profile and keeps one comparable group: a run counts when it is
+``done``, its evaluations are whole and finite, and it shares protocol, observation kind, budget, method version and
+data with the rest. Everything else is listed with its reason and never averaged over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wpt_bench import records
+from wpt_bench.protocol import UserError
+from wpt_bench.records import Episode, Identity, Run
+
+Cell = tuple[str, str, int]
+"""Method, task and seed: one run of a grid."""
+
+UNGRANTED = "none"
+"""The data access of methods that learn from scratch; their evaluation at step 0 is a task's untrained level."""
+
+
+class IncompleteError(UserError):
+    """An aggregate was asked for over cells of which some have no finished run."""
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A run that does not count: which one, and why."""
+
+    id: str
+    method: str
+    task: str
+    seed: int
+    status: str
+    why: str
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """Runs of one suite, profile and observation kind that may stand in one table.
+
+    Attributes:
+        suite, profile, observation: what they have in common.
+        budget: environment steps of every run.
+        cells: every expected run, in a fixed order, whether it is finished or not.
+        runs: one row per run that counts: ``id method method_version task seed embodiment family data_access tuning
+            online score start auc wall_clock updates env_steps peak_memory stage evaluations episodes``. ``score`` is
+            the mean of the last evaluation, ``start`` of the one at step 0, ``auc`` the area under the curve divided by
+            the budget (NaN for methods without online steps).
+        curves: one row per run and evaluation: ``id method task seed env_step score``.
+        records: the record behind each row of ``runs``, by run id.
+        missing: expected runs that are pending, running, failed, or without a usable record.
+        stale: runs of the suite and profile that are not comparable with, or not part of, this table.
+        problems: records that could not be used; one sentence each, naming the file or run.
+    """
+
+    suite: str
+    profile: str
+    observation: str
+    budget: int
+    cells: tuple[Cell, ...]
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    records: dict[str, Run] = field(repr=False)
+    missing: tuple[Absent, ...]
+    stale: tuple[Absent, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods, in the order of the cells."""
+        return list(dict.fromkeys(method for method, _, _ in self.cells))
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks, sorted."""
+        return sorted({task for _, task, _ in self.cells})
+
+    def seeds(self, method: str) -> list[int]:
+        """Seeds that ``method`` is expected to have, sorted."""
+        return sorted({seed for name, _, seed in self.cells if name == method})
+
+
+def load_runs(
+    root: Path,
+    *,
+    suite: str,
+    profile: str,
+    observation: str | None = None,
+    expected: Iterable[Identity] | None = None,
+) -> RunTable:
+    """Reads the run folders below ``root`` into one table of comparable runs.
+
+    Args:
+        root: folder of run folders.
+        suite: name of the suite, ``dmc`` or ``metaworld``.
+        profile: name of the profile.
+        observation: ``state`` or ``pixels``; may be left out where only one of them is found.
+        expected: identities of the runs that belong to the table (a grid). Without them the newest versions count, and
+            among runs that differ otherwise (budget, data, protocol, settings) the group with most finished runs; the
+            others are listed as stale.
+
+    Raises:
+        UserError: no run is found, or ``expected`` itself mixes what may not share a table.
+    """
+    found, problems = _read_all(root)
+    found = [(folder, run) for folder, run in found if (run.identity.suite, run.identity.profile) == (suite, profile)]
+    grid = None if expected is None else {records.digest(identity): identity for identity in expected}
+    kinds = {run.identity.observation for _, run in found} if grid is None else {i.observation for i in grid.values()}
+    if observation is not None:
+        kinds &= {observation}
+    if len(kinds) > 1:
+        raise UserError("State and pixel runs never share a table; say which observation kind is meant.")
+    if not kinds or not found:
+        notes = f" ({len(problems)} records could not be read; the first: {problems[0]})" if problems else ""
+        raise UserError(
+            f"{root} holds no runs of suite {suite} with profile {profile}{notes}; "
+            f"run the benchmark first, for instance: wpt-bench run --suite {suite} --profile {profile}."
+        )
+    kind = kinds.pop()
+    found = [(folder, run) for folder, run in found if run.identity.observation == kind]
+    if grid is None:
+        kept, stale = _settle(found)
+        identities = [run.identity for _, run in kept]
+    else:
+        identities = [identity for identity in grid.values() if identity.observation == kind]
+        _refuse_mixture(identities)
+        kept = [(folder, run) for folder, run in found if run.id in grid]
+        stale = [_absent(run, _difference(run.identity, identities)) for _, run in found if run.id not in grid]
+    return _tabulate(suite, profile, kind, identities, kept, stale, problems)
+
+
+def load_tables(root: Path, *, suite: str, profile: str, expected: Iterable[Identity] | None = None) -> list[RunTable]:
+    """One table per observation kind found (or expected): state and pixels never share one.
+
+    Raises:
+        UserError: as ``load_runs``.
+    """
+    identities = None if expected is None else list(expected)
+    known = [run.identity for _, run in _read_all(root)[0]] if identities is None else identities
+    kinds: set[str] = {i.observation for i in known if (i.suite, i.profile) == (suite, profile)}
+    return [
+        load_runs(root, suite=suite, profile=profile, observation=kind, expected=identities)
+        for kind in (*sorted(kinds, reverse=True),) or (None,)
+    ]
+
+
+def score_matrix(table: RunTable, method: str, column: str = "score") -> NDArray[np.float64]:
+    """Scores of one method, float64 ``(seeds, tasks)``; rows are the method's seeds, columns ``table.tasks``.
+
+    Raises:
+        IncompleteError: a cell has no finished run. Nothing is averaged over the gap.
+    """
+    rows = table.runs[table.runs["method"] == method]
+    matrix = rows.pivot(index="seed", columns="task", values=column)
+    matrix = matrix.reindex(index=table.seeds(method), columns=table.tasks)
+    _refuse_gaps(table, method, matrix)
+    return matrix.to_numpy(dtype=np.float64)
+
+
+def curve_array(table: RunTable, method: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Curves of one method: environment steps ``(points,)`` and scores float64 ``(seeds, tasks, points)``.
+
+    The points are all environment steps at which any run of the method was evaluated; a run that was evaluated at
+    other steps is interpolated linearly between its own.
+
+    Raises:
+        IncompleteError: a cell has no finished run.
+    """
+    rows = table.curves[table.curves["method"] == method]
+    steps = np.unique(rows["env_step"].to_numpy(dtype=np.int64))
+    present = table.runs[table.runs["method"] == method].pivot(index="seed", columns="task", values="score")
+    _refuse_gaps(table, method, present.reindex(index=table.seeds(method), columns=table.tasks))
+    curves = dict(iter(rows.groupby(["seed", "task"])))
+    values = [
+        [np.interp(steps, curves[seed, task]["env_step"], curves[seed, task]["score"]) for task in table.tasks]
+        for seed in table.seeds(method)
+    ]
+    return steps, np.asarray(values, dtype=np.float64)
+
+
+def untrained(table: RunTable) -> dict[str, float]:
+    """Per task, the mean score at step 0 of the methods that were granted no data: the level of an untrained agent."""
+    rows = table.runs[(table.runs["data_access"] == UNGRANTED) & table.runs["start"].notna()]
+    return {str(task): float(group.mean()) for task, group in rows.groupby("task")["start"]}
+
+
+def area_under_curve(env_steps: Sequence[float], scores: Sequence[float], budget: float) -> float:
+    """Area below the curve by the trapezoid rule from step 0 to ``budget``, divided by ``budget``.
+
+    ``env_steps`` rise from 0 to the budget or beyond; the part beyond is cut off.
+    """
+    steps, values = np.asarray(env_steps, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    inside = steps < budget
+    steps, values = (
+        np.append(steps[inside], budget),
+        np.append(values[inside], np.interp(budget, steps, values)),
+    )
+    return float(np.trapezoid(values, steps) / budget)
+
+
+Found = list[tuple[Path, Run]]
+
+
+def _read_all(root: Path) -> tuple[Found, list[str]]:
+    """Every readable ``run.json`` below ``root``, and a sentence for every one that is not."""
+    found: Found = []
+    problems: list[str] = []
+    seen: dict[str, Path] = {}
+    for folder in records.find_runs(root):
+        try:
+            run = records.read_run(folder)
+        except (records.RecordError, OSError, UnicodeDecodeError) as error:
+            problems.append(_naming(folder / "run.json", error))
+            continue
+        if run.id in seen:
+            problems.append(f"{folder} holds the same run as {seen[run.id]} and is left out.")
+            continue
+        seen[run.id] = folder
+        found.append((folder, run))
+    if root.is_dir():
+        problems += [
+            f"{path.parent} has episodes but no run.json, so nobody can say what they belong to."
+            for path in sorted(root.glob("*/episodes.jsonl"))
+            if not (path.parent / "run.json").exists()
+        ]
+    return found, problems
+
+
+def _naming(path: Path, error: Exception) -> str:
+    """The error as one sentence that names the file."""
+    text = " ".join(str(error).split())
+    return text if str(path) in text else f"{path} cannot be read: {text}."
+
+
+def _absent(run: Run, why: str) -> Absent:
+    identity = run.identity
+    return Absent(run.id, identity.method, identity.task, identity.seed, run.status, why)
+
+
+def _settle(found: Found) -> tuple[Found, list[Absent]]:
+    """One comparable group out of runs that may differ, and the others with the reason why they are left out.
+
+    Versions: the highest counts. Budget, data, protocol and settings have no order: the group with most finished runs
+    counts (then with most runs).
+    """
+    kept, stale = found, []
+
+    def narrow(
+        what: str,
+        value: Callable[[Identity], Hashable],
+        within: Callable[[Identity], Hashable] = lambda identity: None,
+        newest: bool = False,
+    ) -> None:
+        nonlocal kept
+        votes: dict[Hashable, Counter[Hashable]] = {}
+        for _, run in kept:
+            if (choice := value(run.identity)) is not None:
+                weight = 1 + len(found) * (run.status == "done")
+                votes.setdefault(within(run.identity), Counter())[choice] += weight
+        chosen = {
+            group: max(counts, key=lambda choice: (choice if newest else counts[choice], repr(choice)))
+            for group, counts in votes.items()
+        }
+        remaining = []
+        for folder, run in kept:
+            choice = value(run.identity)
+            if choice is None or choice == chosen[within(run.identity)]:
+                remaining.append((folder, run))
+            else:
+                stale.append(_absent(run, _other(what, choice, chosen[within(run.identity)])))
+        kept = remaining
+
+    narrow("version of the suite", lambda i: i.suite_version, newest=True)
+    narrow("version of the method", lambda i: i.method_version, lambda i: i.method, newest=True)
+    narrow("budget", lambda i: i.budget)
+    narrow("data set", lambda i: i.data)
+    narrow("protocol", lambda i: records.digest(i.protocol), lambda i: i.task)
+    narrow("settings", lambda i: records.digest(i.settings), lambda i: i.method)
+    # Several pre-training seeds may stand behind a table, but only one of them behind each cell.
+    stages = Counter(run.identity.stage for _, run in kept if run.identity.stage is not None)
+    narrow(
+        "pre-training",
+        lambda i: None if i.stage is None else (stages[i.stage], i.stage),
+        lambda i: (i.method, i.task, i.seed),
+        newest=True,
+    )
+    cells: dict[Cell, tuple[Path, Run]] = {}
+    for folder, run in kept:
+        cell = (run.identity.method, run.identity.task, run.identity.seed)
+        if cell in cells:
+            stale.append(_absent(run, f"another run of the cell of run {cells[cell][1].id}"))
+        else:
+            cells[cell] = (folder, run)
+    return list(cells.values()), stale
+
+
+def _other(what: str, its: Hashable, tables: Hashable) -> str:
+    if isinstance(its, tuple):
+        its, tables = its[-1], tables[-1] if isinstance(tables, tuple) else tables
+    return f"another {what}: {its}, the table has {tables}"
+
+
+def _difference(identity: Identity, grid: Sequence[Identity]) -> str:
+    """Why a run is not part of an expected grid: what differs from the expected run of its cell."""
+    cell = (identity.method, identity.task, identity.seed)
+    for other in grid:
+        if (other.method, other.task, other.seed) == cell:
+            names = {
+                "method_version": "version of the method",
+                "suite_version": "version of the suite",
+                "data": "data set",
+                "stage": "pre-training",
+            }
+            differing = [
+                names.get(name, name)
+                for name in Identity.__struct_fields__
+                if getattr(identity, name) != getattr(other, name)
+            ]
+            return "another " + ", ".join(differing)
+    return "not one of the runs asked for"
+
+
+def _refuse_mixture(identities: Sequence[Identity]) -> None:
+    """Raises UserError if the expected runs differ in what must be equal for scores to share a table."""
+
+    def only_one(what: str, value: Callable[[Identity], Hashable], within: Callable[[Identity], Hashable]) -> None:
+        seen: dict[Hashable, Hashable] = {}
+        for identity in identities:
+            if (its := value(identity)) is not None and seen.setdefault(within(identity), its) != its:
+                raise UserError(
+                    f"The runs asked for differ in {what} ({seen[within(identity)]} and {its}) and cannot share a "
+                    "table; ask for one of them."
+                )
+
+    only_one("suite version", lambda i: i.suite_version, lambda i: None)
+    only_one("budget", lambda i: i.budget, lambda i: None)
+    only_one("data set", lambda i: i.data, lambda i: None)
+    only_one("version", lambda i: i.method_version, lambda i: i.method)
+    only_one("protocol", lambda i: records.digest(i.protocol), lambda i: i.task)
+    only_one("run id", records.digest, lambda i: (i.method, i.task, i.seed))
+
+
+def _tabulate(
+    suite: str,
+    profile: str,
+    observation: str,
+    identities: Sequence[Identity],
+    kept: Found,
+    stale: Sequence[Absent],
+    problems: Sequence[str],
+) -> RunTable:
+    missing: list[Absent] = []
+    faults = list(problems)
+    rows: list[dict[str, object]] = []
+    points: list[dict[str, object]] = []
+    usable: dict[str, Run] = {}
+    recorded = {run.id for _, run in kept}
+    for identity in identities:
+        if (run_id := records.digest(identity)) not in recorded:
+            missing.append(
+                Absent(run_id, identity.method, identity.task, identity.seed, "pending", "no usable record of it")
+            )
+    for folder, run in kept:
+        if run.status != "done":
+            missing.append(_absent(run, run.error or "not finished"))
+            continue
+        try:
+            curve = _curve(run, folder, records.read_episodes(folder))
+        except (records.RecordError, OSError, UnicodeDecodeError) as error:
+            faults.append(_naming(folder / "episodes.jsonl", error))
+            missing.append(_absent(run, "its episodes cannot be used; see the problems"))
+            continue
+        usable[run.id] = run
+        rows.append(_row(run, curve))
+        key = {"id": run.id, "method": run.identity.method, "task": run.identity.task, "seed": run.identity.seed}
+        points += [{**key, "env_step": step, "score": float(np.mean(scores))} for step, scores in curve.items()]
+    cells = tuple(sorted((i.method, i.task, i.seed) for i in identities))
+    order = ["method", "task", "seed"]
+    runs = pd.DataFrame(rows, columns=_COLUMNS).sort_values(order, ignore_index=True)
+    curves = pd.DataFrame(points, columns=["id", *order, "env_step", "score"])
+    return RunTable(
+        suite=suite,
+        profile=profile,
+        observation=observation,
+        budget=max(identity.budget for identity in identities),
+        cells=cells,
+        runs=runs,
+        curves=curves.sort_values([*order, "env_step"], ignore_index=True),
+        records=usable,
+        missing=tuple(sorted(missing, key=lambda absent: (absent.method, absent.task, absent.seed))),
+        stale=tuple(sorted(stale, key=lambda absent: (absent.method, absent.task, absent.seed, absent.id))),
+        problems=tuple(faults),
+    )
+
+
+def _curve(run: Run, folder: Path, episodes: Sequence[Episode]) -> dict[int, list[float]]:
+    """Scores of the evaluation episodes by environment step, rising; raises RecordError if they are not whole."""
+    path = folder / "episodes.jsonl"
+    curve: dict[int, list[float]] = {}
+    seen: set[tuple[int, int]] = set()
+    for episode in episodes:
+        if episode.kind != "evaluation":
+            continue
+        if (episode.env_step, episode.index) in seen:
+            raise records.RecordError(
+                f"{path} has evaluation episode {episode.index} at step {episode.env_step} twice (run {run.id})."
+            )
+        seen.add((episode.env_step, episode.index))
+        value = episode.episode_return if run.score == "return" else episode.success_last
+        score = value / run.score_scale if run.score_scale else math.nan
+        if not math.isfinite(score):
+            raise records.RecordError(
+                f"{path}: the score of evaluation episode {episode.index} at step {episode.env_step} is not a finite "
+                f"number (run {run.id})."
+            )
+        curve.setdefault(episode.env_step, []).append(score)
+    if not curve:
+        raise records.RecordError(f"{path} has no evaluation, though run {run.id} is recorded as done.")
+    if len({len(scores) for scores in curve.values()}) > 1:
+        raise records.RecordError(
+            f"{path} has evaluations of different numbers of episodes (run {run.id}): rows are lost."
+        )
+    last = max(curve)
+    if run.online and (last < run.identity.budget or min(curve) > 0):
+        raise records.RecordError(
+            f"{path} has evaluations from step {min(curve)} to {last}, not from 0 to the budget of "
+            f"{run.identity.budget} (run {run.id})."
+        )
+    return dict(sorted(curve.items()))
+
+
+_COLUMNS = [
+    *("id", "method", "method_version", "task", "seed", "embodiment", "family", "data_access", "tuning", "online"),
+    *("score", "start", "auc", "wall_clock", "updates", "env_steps", "peak_memory", "stage", "evaluations", "episodes"),
+]
+
+
+def _row(run: Run, curve: dict[int, list[float]]) -> dict[str, object]:
+    identity = run.identity
+    steps, means = list(curve), [float(np.mean(scores)) for scores in curve.values()]
+    return {
+        "id": run.id,
+        "method": identity.method,
+        "method_version": identity.method_version,
+        "task": identity.task,
+        "seed": identity.seed,
+        "embodiment": run.embodiment,
+        "family": run.family,
+        "data_access": run.data_access,
+        "tuning": run.tuning,
+        "online": run.online,
+        "score": means[-1],
+        "start": means[0] if steps[0] == 0 else math.nan,
+        "auc": area_under_curve(steps, means, identity.budget) if run.online else math.nan,
+        "wall_clock": run.wall_clock,
+        "updates": run.updates,
+        "env_steps": run.env_steps,
+        "peak_memory": run.peak_memory,
+        "stage": identity.stage,
+        "evaluations": len(steps),
+        "episodes": len(curve[steps[-1]]),
+    }
+
+
+def _refuse_gaps(table: RunTable, method: str, matrix: pd.DataFrame) -> None:
+    gaps = [(task, seed) for seed, row in matrix.isna().iterrows() for task, gap in row.items() if gap]
+    if matrix.size == 0 or gaps:
+        listed = ", ".join(f"{task} seed {seed}" for task, seed in gaps[:3]) + (", ..." if len(gaps) > 3 else "")
+        raise IncompleteError(
+            f"{method} has {matrix.size - len(gaps)} of {matrix.size} runs (missing: {listed}), so it has no aggregate."
+        )
