@@ -1,0 +1,147 @@
+"""What is installed, what this machine has, and which profiles can run on it.
+
+``diagnose`` looks and changes nothing. Each of its findings says what is there and, where something is missing, what to
+do about it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import psutil
+from packaging.requirements import Requirement
+
+from wpt_bench import profiles, registry
+from wpt_bench.profiles import Profile
+
+GIB = 1024**3
+ROOM = 2 * GIB
+"""Free disk space, in bytes, below which we warn: data, weights and checkpoints of ``quick`` fit well into it."""
+SHOWN = ("torch", "mujoco", "dm_control", "metaworld", "gymnasium", "numpy")
+PICTURES = (
+    "Install the Debian package libosmesa6, or libegl1 with libgl1-mesa-dri; without them only the pixel profiles are "
+    "out of reach."
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: what was looked at.
+        ok: whether it is as it should be; for a profile, whether it can run here.
+        found: what is there.
+        advice: one sentence on what to do; empty when ``ok``.
+    """
+
+    name: str
+    ok: bool
+    found: str
+    advice: str
+
+
+def diagnose(out: Path) -> list[Check]:
+    """Looks at the installation, the machine and every profile; ``out`` is the folder that runs would write to.
+
+    Drawing is tried in processes of their own and torch is imported: expect some seconds.
+    """
+    backends = _backends()
+    memory = psutil.virtual_memory().total
+    return [
+        _python(),
+        _packages(),
+        _plugins("suites", registry.suites()),
+        _plugins("methods", registry.methods()),
+        _cores(),
+        _check("memory", memory >= 2 * GIB, f"{memory / GIB:.1f} GiB", "Use a machine with 2 GiB or more."),
+        _disk(out),
+        *_torch(),
+        _check("pictures", any(backends.values()), _spell(backends), PICTURES),
+        *(_profile(profiles.load(name), any(backends.values()), memory) for name in profiles.names()),
+    ]
+
+
+def _check(name: str, ok: bool, found: str, advice: str) -> Check:
+    return Check(name, ok, found, "" if ok else advice)
+
+
+def _python() -> Check:
+    found = f"{platform.python_implementation()} {platform.python_version()}"
+    advice = "Use Python 3.11, for which constraints.txt holds versions that are known to work together."
+    return _check("python", sys.version_info[:2] == (3, 11), found, advice)
+
+
+def _packages() -> Check:
+    """Versions that wpt-bench's own metadata requires, against those installed."""
+    wrong = []
+    for line in requires("wpt-bench") or []:
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            installed = version(requirement.name)
+        except PackageNotFoundError:
+            wrong.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(installed, prereleases=True):
+            wrong.append(f"{requirement.name} {installed} is not {requirement.specifier}")
+    shown = ", ".join(f"{name} {version(name)}" for name in SHOWN if not any(name in text for text in wrong))
+    advice = "Install wpt-bench again with `pip install --constraint constraints.txt`; other versions are untested."
+    return _check("packages", not wrong, "; ".join([*wrong, shown]), advice)
+
+
+def _plugins(kind: str, found: Mapping[str, object]) -> Check:
+    advice = f"No {kind} could be loaded: install wpt-bench again, its entry points are missing or broken."
+    return _check(kind, bool(found), ", ".join(found) or "none", advice)
+
+
+def _cores() -> Check:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    advice = "Expect times two or more beyond those of the profiles, which are for two cores."
+    return _check("cpu cores", usable >= 2, str(usable), advice)
+
+
+def _disk(out: Path) -> Check:
+    folder = next(path for path in [out.absolute(), *out.absolute().parents] if path.is_dir())
+    free = shutil.disk_usage(folder).free
+    writable = os.access(folder, os.W_OK)
+    advice = "Name a folder on a disk with more room with --out or WPT_BENCH_OUT."
+    if not writable:
+        advice = "Name a folder that you may write to with --out or WPT_BENCH_OUT."
+    return _check("disk", free >= ROOM and writable, f"{free / GIB:.1f} GiB free at {out}", advice)
+
+
+def _torch() -> Iterator[Check]:
+    import torch  # two seconds: `wpt-bench --help` must not pay for them
+
+    threads = os.environ.get("OMP_NUM_THREADS")
+    set_by = f"OMP_NUM_THREADS={threads}" if threads else "one per core; runs take one per worker"
+    yield Check("torch threads", True, f"{torch.get_num_threads()} ({set_by})", "")
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    yield Check("gpu", True, ", ".join(gpus) or "none; only the paper profile needs one", "")
+
+
+def _backends() -> dict[str, bool]:
+    from wpt_bench.suites.rendering import available_backends  # loads mujoco
+
+    return available_backends()
+
+
+def _spell(backends: Mapping[str, bool]) -> str:
+    return ", ".join(f"{name} {'works' if works else 'does not work'}" for name, works in backends.items())
+
+
+def _profile(profile: Profile, pictures: bool, memory: int) -> Check:
+    needs = f"{profile.observation}; {profile.minutes:g} min, {profile.memory_gib:g} GiB"
+    if profile.observation == "pixels" and not pictures:
+        return Check(f"profile {profile.name}", False, needs, PICTURES)
+    advice = f"Run it on a machine with {profile.memory_gib:g} GiB of memory, or with fewer workers."
+    return _check(f"profile {profile.name}", profile.memory_gib * GIB <= memory, needs, advice)
