@@ -78,7 +78,7 @@ def mlp(inputs: int, units: int, layers: int, outputs: int | None) -> nn.Sequent
 
 
 class ConvEncoder(nn.Module):
-    """Images ``(N, 3 * frames, 64, 64)`` in [-0.5, 0.5] to ``(N, 32 * depth)``: four convolutions, kernel 4, stride 2."""
+    """Images ``(N, 3 * frames, 64, 64)`` in [-0.5, 0.5] to ``(N, 32 * depth)``: four convolutions of stride 2."""
 
     def __init__(self, depth: int, frames: int = 1) -> None:
         super().__init__()

@@ -84,7 +84,7 @@ class WPTAgent:
         self.world_model = WorldModel(settings.world_model, context.observation, STATE_PAD, ACTION_PAD).to(device)
         feature = settings.world_model.feature
         self.reward = _head(feature, settings.units, 2, TWO_HOT_BINS).to(device)
-        self.actor = _head(feature, settings.units, settings.layers, 2 * ACTION_PAD, scale=1.0).to(device)
+        self.actor = _head(feature, settings.units, settings.layers, 2 * ACTION_PAD, scale=0.01).to(device)
         self.critic = _head(feature, settings.units, settings.layers, TWO_HOT_BINS).to(device)
         self.slow_critic = _head(feature, settings.units, settings.layers, TWO_HOT_BINS).to(device)
         self.slow_critic.load_state_dict(self.critic.state_dict())
@@ -393,7 +393,7 @@ def load_world_model(model: WorldModel, path: Path | None) -> None:
 
 
 def _head(inputs: int, units: int, layers: int, outputs: int, scale: float = 0.0) -> nn.Sequential:
-    """An MLP; reward and critic start at zero output (``scale`` 0), so that they predict nothing at first."""
+    """An MLP; reward and critic start at zero output (``scale`` 0), actors near a zero mean (DreamerV3)."""
     head = mlp(inputs, units, layers, outputs)
     initialise(head)
     with torch.no_grad():

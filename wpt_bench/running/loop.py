@@ -1,0 +1,315 @@
+"""The one interaction loop: every method trains, is evaluated, recorded and checkpointed here and nowhere else."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import safetensors.numpy
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from wpt_bench import records, registry
+from wpt_bench.data.store import Dataset
+from wpt_bench.data.views import grant
+from wpt_bench.protocol import (
+    WARM_UP,
+    Agent,
+    AgentContext,
+    DataAccess,
+    Progress,
+    UserError,
+    episode_seed,
+)
+from wpt_bench.records import Episode, Identity
+from wpt_bench.running import checkpoint
+from wpt_bench.running.plan import Layout, new_run
+from wpt_bench.running.provenance import peak_memory, provenance
+
+CHECKPOINT_SECONDS = 20.0
+
+
+class Diverged(UserError):
+    """A loss or a weight is not finite."""
+
+
+def execute(
+    identity: Identity,
+    layout: Layout,
+    data: Path | None,
+    progress: Progress,
+    *,
+    device: str = "cpu",
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> None:
+    """Makes one run, or goes on with it from its last checkpoint; returns at once if it is done.
+
+    Everything a run draws at random is a function of its seed and of counts (episodes, updates), so an interrupted run
+    ends with the returns and weights of an uninterrupted one.
+    """
+    folder = layout.runs / records.digest(identity)
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        stack.enter_context(lock(folder))
+        loop = _Loop(identity, layout, data, folder, progress, device, checkpoint_seconds, stack)
+        if loop.run.status != "done":
+            loop.go()
+
+
+def lock(folder: Path) -> FileLock:
+    """The lock of a run's folder, held while the run is made and let go by the system when its process dies.
+
+    Entering raises UserError if another process holds it.
+    """
+    file_lock = FileLock(folder / ".lock")
+    try:
+        file_lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{folder} is being worked on by another process; wait for it or stop it.") from None
+    return file_lock
+
+
+class _Loop:
+    def __init__(
+        self,
+        identity: Identity,
+        layout: Layout,
+        data: Path | None,
+        folder: Path,
+        progress: Progress,
+        device: str,
+        checkpoint_seconds: float,
+        stack: ExitStack,
+    ) -> None:
+        self.identity, self.folder, self.progress = identity, folder, progress
+        self.checkpoint_seconds = checkpoint_seconds
+        self.run = records.read_run(folder) if (folder / "run.json").exists() else new_run(identity)
+        if self.run.status == "done":
+            return
+        self.method = registry.method(identity.method)
+        self.task = registry.task(identity.suite, identity.task)
+        self.settings = msgspec.convert(identity.settings, self.method.settings)
+        suite = registry.suite(identity.suite)
+        self.env = suite.make(self.task, identity.observation)
+        episodes = identity.protocol["evaluation_episodes"]
+        self.evaluation_envs = [suite.make(self.task, identity.observation) for _ in range(episodes)]
+        for env in [self.env, *self.evaluation_envs]:
+            stack.callback(env.close)
+        dataset = None
+        if self.method.data_access != DataAccess.NONE:
+            if data is None:
+                raise UserError(f"{self.method.name} needs offline data; run `wpt-bench data collect` first.")
+            dataset = Dataset.open(data)
+        self.agent: Agent = self.method.build(
+            AgentContext(
+                task=self.task,
+                observation=identity.observation,
+                state_scale=suite.state_scale(self.task.embodiment),
+                seed=identity.seed,
+                budget=identity.budget,
+                data=grant(dataset, self.method.data_access, self.task, suite, identity.observation),
+                settings=self.settings,
+                pretrained=layout.weights(identity.stage) if identity.stage else None,
+                initial_observation=self.env.reset(seed=episode_seed(identity.seed, "train", 0))[0],
+                device=device,
+            )
+        )
+        self.every = max(1, round(identity.protocol["evaluation_every"] * identity.budget))
+        self.env_steps = self.updates = 0
+        self.replay: list[str] = []
+        self.wall_clock, self.started = 0.0, time.monotonic()
+        self.saved = self.started
+
+    def go(self) -> None:
+        """The run from where it stands to its end."""
+        state = checkpoint.load(self.folder)
+        self.run.provenance = provenance()
+        self.run.status, self.run.error = "running", None
+        if state is None:
+            records.truncate_episodes(self.folder, 0)
+            records.write_run(self.folder, self.run)
+            self.run.diagnostics = self.agent.offline(self.progress)
+            self._evaluate()
+            self._save()
+        else:
+            self._restore(state)
+            records.write_run(self.folder, self.run)
+        while self.method.online and self.env_steps < self.identity.budget:
+            self._train_episode()
+            if self.env_steps % self.every < self.task.episode_length or self.env_steps == self.identity.budget:
+                self._evaluate()
+            if time.monotonic() - self.saved >= self.checkpoint_seconds:
+                self._save()
+        self._finish()
+
+    # One episode
+
+    def _train_episode(self) -> None:
+        index, repeat = len(self.replay), self.task.action_repeat
+        seed = episode_seed(self.identity.seed, "train", index)
+        observation, _ = self.env.reset(seed=seed)
+        carry = self.agent.begin(1, seed=seed, evaluation=False)
+        self.agent.observe(observation, None, 0.0)
+        rows: list[tuple[NDArray[Any], NDArray[np.float32], float]] = [
+            (observation, np.zeros(self.task.action_dim, np.float32), 0.0)
+        ]
+        success: list[float] = []
+        metrics: dict[str, list[float]] = {}
+        truncated = False
+        while not truncated:
+            action, carry = self.agent.act(carry, rows[-1][0][None], evaluation=False)
+            observation, reward, _, truncated, info = self.env.step(action[0])
+            self.agent.observe(observation, action[0], float(reward))
+            rows.append((observation, action[0], float(reward)))
+            success.append(float(info["success"]))
+            self.env_steps += repeat
+            for _ in range(self._updates_due()):
+                for name, value in self._update().items():
+                    metrics.setdefault(name, []).append(value)
+        own = self.agent.episode_metrics(carry)
+        self._append(
+            [
+                Episode(
+                    kind="train",
+                    env_step=self.env_steps,
+                    index=index,
+                    episode_return=sum(row[2] for row in rows),
+                    success_any=max(success),
+                    success_last=success[-1],
+                    length=len(success) * repeat,
+                    guided_steps=int(own.pop("guided_steps", 0)),
+                    updates=self.updates,
+                    wall_clock=self._clock(),
+                    metrics={name: float(np.mean(values)) for name, values in metrics.items()} | own,
+                )
+            ]
+        )
+        self._store(index, rows)
+        self.progress(self.env_steps / self.identity.budget, f"{self.env_steps:,} environment steps")
+
+    def _updates_due(self) -> int:
+        ratio = self.method.updates_per_step(self.settings)
+        steps = (self.env_steps - WARM_UP * self.identity.budget) / self.task.action_repeat
+        return max(0, math.floor(ratio * steps) - self.updates)
+
+    def _update(self) -> dict[str, float]:
+        metrics = self.agent.update()
+        self.updates += 1
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"{name} of {self.method.name} on {self.task.id}, seed {self.identity.seed}, became {value} at "
+                    f"update {self.updates}; try a smaller step size."
+                )
+        return metrics
+
+    def _evaluate(self) -> None:
+        """Episodes in lockstep, the same ones at every evaluation and for every method."""
+        count, seed = len(self.evaluation_envs), self.identity.seed
+        observations = np.stack(
+            [
+                env.reset(seed=episode_seed(seed, "evaluation", index))[0]
+                for index, env in enumerate(self.evaluation_envs)
+            ]
+        )
+        # Noise of the latent samples: a stream of its own for each evaluation, clear of the episodes' indices.
+        carry = self.agent.begin(count, seed=episode_seed(seed, "evaluation", count + self.env_steps), evaluation=True)
+        returns, success = np.zeros(count), []
+        for _ in range(self.task.agent_steps):
+            actions, carry = self.agent.act(carry, observations, evaluation=True)
+            steps = [env.step(action) for env, action in zip(self.evaluation_envs, actions, strict=True)]
+            observations = np.stack([step[0] for step in steps])
+            returns += [float(step[1]) for step in steps]
+            success.append([float(step[4]["success"]) for step in steps])
+        clock = self._clock()
+        self._append(
+            [
+                Episode(
+                    kind="evaluation",
+                    env_step=self.env_steps,
+                    index=index,
+                    episode_return=float(returns[index]),
+                    success_any=max(step[index] for step in success),
+                    success_last=success[-1][index],
+                    length=self.task.episode_length,
+                    guided_steps=0,
+                    updates=self.updates,
+                    wall_clock=clock,
+                )
+                for index in range(count)
+            ]
+        )
+
+    # What is kept
+
+    def _append(self, episodes: Sequence[Episode]) -> None:
+        self.rows_length = records.append_episodes(self.folder, episodes)
+
+    def _store(self, index: int, rows: Sequence[tuple[NDArray[Any], NDArray[np.float32], float]]) -> None:
+        """One file per training episode: the replay is never part of a checkpoint."""
+        observation, action, reward = (np.stack([np.asarray(row[part]) for row in rows]) for part in range(3))
+        data = safetensors.numpy.save({"observation": observation, "action": action, "reward": reward})
+        folder = self.folder / "replay"
+        folder.mkdir(exist_ok=True)
+        records.write_atomic(folder / f"{index:06d}.safetensors", data)
+        self.replay.append(checkpoint.digest(data))
+
+    def _save(self) -> None:
+        state = {f"agent/{key}": value for key, value in self.agent.state_dict().items()}
+        state |= {
+            "env_steps": self.env_steps,
+            "updates": self.updates,
+            "replay": self.replay,
+            "rows_length": self.rows_length,
+            "wall_clock": self._clock(),
+            "diagnostics": self.run.diagnostics,
+        }
+        checkpoint.save(self.folder, self.env_steps, state)
+        self._measure()
+        records.write_run(self.folder, self.run)
+        self.saved = time.monotonic()
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.env_steps, self.updates = state["env_steps"], state["updates"]
+        self.wall_clock, self.run.diagnostics = state["wall_clock"], state["diagnostics"]
+        self.rows_length = state["rows_length"]
+        records.truncate_episodes(self.folder, self.rows_length)
+        for index, expected in enumerate(state["replay"]):
+            path = self.folder / "replay" / f"{index:06d}.safetensors"
+            if not path.exists() or checkpoint.digest(path.read_bytes()) != expected:
+                raise UserError(f"{path} is missing or damaged; delete {self.folder} to make this run again.")
+            episode = safetensors.numpy.load_file(path)
+            for step, observation in enumerate(episode["observation"]):
+                action = episode["action"][step] if step else None
+                self.agent.observe(observation, action, float(episode["reward"][step]))
+        self.replay = list(state["replay"])
+        self.agent.load_state_dict(
+            {key.removeprefix("agent/"): value for key, value in state.items() if key.startswith("agent/")}
+        )
+
+    def _finish(self) -> None:
+        """The final weights stay, the replay goes."""
+        weights = {key: value for key, value in self.agent.state_dict().items() if not key.count("optimizer")}
+        records.write_atomic(self.folder / "weights.safetensors", checkpoint.encode(weights))
+        self._measure()
+        self.run.status = "done"
+        records.write_run(self.folder, self.run)
+        checkpoint.clear(self.folder)
+        for path in (self.folder / "replay").glob("*.safetensors"):
+            path.unlink()
+        self.progress(1.0, "done")
+
+    def _measure(self) -> None:
+        self.run.updates, self.run.env_steps = self.updates, self.env_steps
+        self.run.wall_clock = self._clock()
+        self.run.peak_memory = max(self.run.peak_memory, peak_memory())
+
+    def _clock(self) -> float:
+        return self.wall_clock + time.monotonic() - self.started
+

@@ -1,0 +1,194 @@
+"""From a profile to the runs of its grid, each with the identity that its id is the hash of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from wpt_bench import registry
+from wpt_bench.profiles import Grid, Profile
+from wpt_bench.protocol import DISCOUNT, WARM_UP, DataAccess, Method, Suite, Task, UserError
+from wpt_bench.records import Identity, Run, digest
+
+PRETRAINING_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie below the output folder."""
+
+    out: Path
+
+    def data(self, suite: str, profile: str) -> Path:
+        """The offline data set that a profile's grid uses."""
+        return self.out / "data" / f"{suite}-{profile}"
+
+    def stage(self, stage_id: str) -> Path:
+        """A shared pre-training."""
+        return self.out / "stages" / stage_id
+
+    def weights(self, stage_id: str) -> Path:
+        """Its weights, there once it is finished."""
+        return self.stage(stage_id) / "weights.safetensors"
+
+    @property
+    def runs(self) -> Path:
+        """One folder per run id."""
+        return self.out / "runs"
+
+    def report(self, suite: str, profile: str) -> Path:
+        """The rendered report of a grid."""
+        return self.out / "reports" / f"{suite}-{profile}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """One suite's grid of a profile, after the command line has narrowed or widened it."""
+
+    suite: str
+    profile: Profile
+    grid: Grid
+    tasks: tuple[Task, ...]
+    methods: tuple[Method, ...]
+
+    @property
+    def scenes(self) -> tuple[str, ...]:
+        """Scenes whose offline data the grid needs: the profile's, and those of its tasks."""
+        suite = registry.suite(self.suite)
+        own = self.grid.data.scenes or dict.fromkeys(task.scene for task in suite.tasks() if task.paper)
+        return tuple(dict.fromkeys([*own, *(task.scene for task in self.tasks)]))
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether any method of the grid sees offline data."""
+        return any(method.data_access != DataAccess.NONE or method.pretrained for method in self.methods)
+
+
+def select(
+    suite: str,
+    profile: Profile,
+    tasks: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+) -> Selection:
+    """The profile's grid for a suite; empty arguments keep the profile's choice, ``all`` takes everything there is."""
+    grid = profile.grid(suite)
+    every_task = [task.name for task in registry.suite(suite).tasks()]
+    task_names = every_task if list(tasks) == ["all"] else tasks or grid.tasks
+    usable = [name for name, method in registry.methods().items() if profile.observation in method.observations]
+    method_names = usable if list(methods) == ["all"] else methods or grid.methods
+    grid = msgspec.structs.replace(grid, seeds=tuple(seeds or grid.seeds), tasks=tuple(task_names))
+    chosen_tasks = tuple(dict.fromkeys(registry.task(suite, name) for name in task_names))
+    chosen = tuple(dict.fromkeys(registry.method(name) for name in method_names))
+    for method in chosen:
+        if profile.observation not in method.observations:
+            raise UserError(
+                f"{method.name} learns from {' or '.join(method.observations)} and the profile {profile.name!r} has "
+                f"{profile.observation} observations; choose another profile or method."
+            )
+    for task in chosen_tasks:
+        if grid.budget % task.episode_length:
+            raise UserError(
+                f"The budget of {grid.budget} environment steps is not a whole number of {task.id}'s episodes of "
+                f"{task.episode_length}; change it in the profile."
+            )
+    return Selection(suite, profile, grid, chosen_tasks, chosen)
+
+
+def settings(selection: Selection, method: Method) -> Any:
+    """The method's settings: its defaults, what it shares with the profile, and the profile's overrides."""
+    shared = {"world_model": selection.profile.world_model, "retrieved": selection.grid.retrieved}
+    shared["guidance"] = selection.grid.guidance
+    known = {field.name for field in msgspec.structs.fields(method.settings)}
+    values = {name: msgspec.to_builtins(value) for name, value in shared.items() if name in known}
+    values |= selection.profile.settings.get(method.settings_name, {})
+    try:
+        return msgspec.convert(values, method.settings)
+    except msgspec.ValidationError as error:
+        raise UserError(
+            f"Settings {method.settings_name!r} of profile {selection.profile.name!r} do not fit: {error}."
+        ) from error
+
+
+def stage_identity(selection: Selection, data: str, seed: int) -> dict[str, Any]:
+    """What a shared pre-training is a function of; its digest is the stage's id."""
+    profile = selection.profile
+    pretraining = msgspec.to_builtins(profile.pretraining)
+    del pretraining["seeds"]
+    return {
+        "version": PRETRAINING_VERSION,
+        "suite": selection.suite,
+        "suite_version": registry.suite(selection.suite).version,
+        "observation": profile.observation,
+        "world_model": msgspec.to_builtins(profile.world_model),
+        "pretraining": pretraining,
+        "data": data,
+        "seed": seed,
+    }
+
+
+def identities(selection: Selection, data: str | None) -> list[Identity]:
+    """All runs of the grid, seed by seed so that every method has a first result early.
+
+    ``data`` is the digest of the data set; where it is None (not collected yet) no run has its final id.
+    """
+    suite = registry.suite(selection.suite)
+    return [
+        _identity(selection, suite, task, method, seed, data)
+        for seed in selection.grid.seeds
+        for task in selection.tasks
+        for method in selection.methods
+    ]
+
+
+def _identity(
+    selection: Selection, suite: Suite, task: Task, method: Method, seed: int, data: str | None
+) -> Identity:
+    profile, grid = selection.profile, selection.grid
+    stage = None
+    if method.pretrained and data is not None:
+        seeds = profile.pretraining.seeds
+        stage = digest(stage_identity(selection, data, seeds[seed % len(seeds)]))
+    return Identity(
+        method=method.name,
+        method_version=method.version,
+        suite=suite.name,
+        suite_version=suite.version,
+        task=task.name,
+        seed=seed,
+        profile=profile.name,
+        observation=profile.observation,
+        budget=grid.budget,
+        protocol=suite.protocol(task, profile.observation)
+        | {
+            "evaluation_every": grid.evaluation_every,
+            "evaluation_episodes": grid.evaluation_episodes,
+            "warm_up": WARM_UP,
+            "discount": DISCOUNT,
+            "precision": "fp32",
+        },
+        settings=msgspec.to_builtins(settings(selection, method)),
+        data=None if method.data_access == DataAccess.NONE else data,
+        stage=stage,
+    )
+
+
+def new_run(identity: Identity) -> Run:
+    """The record of a run that has not begun."""
+    task, method = registry.task(identity.suite, identity.task), registry.method(identity.method)
+    return Run(
+        id=digest(identity),
+        identity=identity,
+        family=method.family,
+        data_access=str(method.data_access),
+        tuning=method.tuning,
+        embodiment=task.embodiment,
+        score=task.score,
+        score_scale=task.score_scale,
+        episode_length=task.episode_length,
+        online=method.online,
+    )

@@ -1,0 +1,130 @@
+"""Reward-free pre-training: one generalist world model on every offline episode, whatever body made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from wpt_bench.data.sequences import Batch, SequenceSampler
+from wpt_bench.data.views import EpisodeView
+from wpt_bench.profiles import Pretraining
+from wpt_bench.protocol import ACTION_PAD, STATE_PAD, ObservationKind, episode_seed
+from wpt_bench.world_model.config import WorldModelSize
+from wpt_bench.world_model.model import WorldModel
+from wpt_bench.world_model.optimizer import Optimizer
+from wpt_bench.wpt.agent import load_weights
+
+CONTEXT = 5
+HORIZON = 15
+"""Open-loop validation: 5 observations are seen, the next 15 predicted from the actions alone."""
+
+
+class Pretrainer:
+    """Trains the world model on observations and actions. ``update`` is a function of the seed and the update's index."""
+
+    def __init__(
+        self,
+        episodes: Sequence[EpisodeView],
+        size: WorldModelSize,
+        settings: Pretraining,
+        observation: ObservationKind,
+        seed: int,
+        device: str,
+    ) -> None:
+        torch.manual_seed(episode_seed(seed, "agent", 0))  # initial weights
+        self.world_model = WorldModel(size, observation, STATE_PAD, ACTION_PAD).to(device)
+        self._optimizer = Optimizer(
+            self.world_model.parameters(),
+            learning_rate=settings.learning_rate,
+            eps=settings.adam_eps,
+            grad_clip=settings.grad_clip,
+            weight_decay=settings.weight_decay,
+        )
+        self._sampler = SequenceSampler(episodes, settings.length, observation)
+        self._settings, self._seed, self._device = settings, seed, device
+        self.updates = 0
+
+    def update(self) -> dict[str, float]:
+        """One gradient step; returns metrics."""
+        seed = episode_seed(self._seed, "agent", 1 + self.updates)
+        batch = self._sampler.sample(self._settings.batch, np.random.default_rng(seed))
+        generator = torch.Generator(self._device).manual_seed(seed)
+        loss = self.world_model.loss(*_tensors(self.world_model, batch, self._device), generator)
+        self._optimizer.step(loss.loss)
+        self.updates += 1
+        return {name: float(value) for name, value in loss.metrics.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer and the number of updates, flat."""
+        parts = {"world_model": self.world_model, "optimizer": self._optimizer}
+        tensors = {f"{part}/{key}": value for part, owner in parts.items() for key, value in owner.state_dict().items()}
+        return tensors | {"updates": self.updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what ``state_dict`` gave."""
+        for part, owner in (("world_model", self.world_model), ("optimizer", self._optimizer)):
+            prefix = f"{part}/"
+            load_weights(owner, {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, part)
+        self.updates = state["updates"]
+
+
+@torch.no_grad()
+def validation_loss(
+    model: WorldModel, episodes: Sequence[EpisodeView], length: int, batch: int, seed: int, device: str
+) -> dict[str, float]:
+    """The pre-training loss and its parts on one seeded batch of held-out episodes."""
+    sampler = SequenceSampler(episodes, length, model.observation)
+    arrays = sampler.sample(batch, np.random.default_rng(seed))
+    generator = torch.Generator(device).manual_seed(seed)
+    loss = model.loss(*_tensors(model, arrays, device), generator)
+    return {name: float(value) for name, value in loss.metrics.items()}
+
+
+def open_loop_error(
+    model: WorldModel, episodes: Sequence[EpisodeView], chunks: int, seed: int, device: str
+) -> dict[str, Any]:
+    """Open-loop prediction on held-out episodes of one embodiment against two trivial predictors.
+
+    After ``CONTEXT`` observations the next ``HORIZON`` are decoded from the prior. Errors are mean squared, over real
+    dimensions only, in the space the model predicts (symlog of scaled states; pixels / 255), each dimension divided
+    by its standard deviation over the sampled chunks; dimensions that do not vary are left out. ``persistence``
+    repeats the last observation seen, ``mean`` predicts each dimension's mean over the sampled chunks, which no
+    predictor without context can beat.
+
+    Returns:
+        ``model``, ``persistence``, ``mean``: average over the horizon; ``by_step``: the model's error at each step.
+    """
+    sampler = SequenceSampler(episodes, CONTEXT + HORIZON, model.observation)
+    batch = sampler.sample(chunks, np.random.default_rng(seed))
+    observation, mask, action = _tensors(model, batch, device)
+    generator = torch.Generator(device).manual_seed(seed)
+    predicted = model.open_loop(observation, action, CONTEXT, generator)
+    truth = observation[CONTEXT:]
+    mean, std = truth.mean((0, 1)), truth.std((0, 1))
+    # One embodiment: the mask is the same in every row.
+    varies = std > 1e-4 if mask is None else (std > 1e-4) & (mask[0] > 0)
+
+    def error(prediction: torch.Tensor) -> torch.Tensor:
+        return (((prediction - truth) / std) ** 2)[:, :, varies].mean((1, 2))
+
+    by_step = error(predicted)
+    return {
+        "model": float(by_step.mean()),
+        "persistence": float(error(observation[CONTEXT - 1 : CONTEXT].expand_as(truth)).mean()),
+        "mean": float(error(mean.expand_as(truth)).mean()),
+        "by_step": by_step.tolist(),
+        "context": CONTEXT,
+        "horizon": HORIZON,
+    }
+
+
+def _tensors(
+    model: WorldModel, batch: Batch, device: str
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """Prepared observations ``(L, B, ...)``, mask ``(B, state)`` or None, actions ``(L, B, action)``."""
+    observation = model.prepare(torch.from_numpy(batch.observation).to(device).transpose(0, 1))
+    mask = torch.from_numpy(batch.observation_mask).to(device) if model.observation == "state" else None
+    return observation, mask, torch.from_numpy(batch.action).to(device).transpose(0, 1)
