@@ -323,7 +323,7 @@ def seal(folder: Path, *, suite: str, suite_version: int, name: str, seed: int, 
     A data set grows by adding shards and sealing again. UserError if there is no shard, a shard is damaged, or their
     action repeats differ.
     """
-    shards = [_read_shard(path) for path in sorted(folder.glob("[!.]*/shard.json"))]
+    shards = [read_shard(path) for path in sorted(folder.glob("[!.]*/shard.json"))]
     if not shards:
         raise UserError(f"{folder} holds no finished shard; collect some data first.")
     repeats = sorted({shard.action_repeat for shard in shards})
@@ -433,7 +433,7 @@ def verify(path: Path | str) -> list[str]:
     for shard in manifest.shards:
         try:
             _check_shard(path, shard)
-            if _read_shard(path / shard.name / "shard.json") != shard:
+            if read_shard(path / shard.name / "shard.json") != shard:
                 problems.append(f"{path / shard.name / 'shard.json'} differs from the manifest; collect it again.")
         except UserError as error:
             problems.append(str(error))
@@ -446,6 +446,11 @@ def verify(path: Path | str) -> list[str]:
             except UserError as error:
                 problems.append(str(error))
     return problems
+
+
+def read_shard(path: Path) -> Shard:
+    """Contents of a ``shard.json``; UserError if it is missing, damaged or of another schema."""
+    return _read_json(path, Shard)
 
 
 def _convert(key: str, value: ArrayLike) -> NDArray[Any]:
@@ -523,10 +528,6 @@ def _info(index: int, shard: Shard, episode: StoredEpisode) -> EpisodeInfo:
         state_dim=shard.arrays["state"].shape[1],
         action_dim=shard.arrays["action"].shape[1],
     )
-
-
-def _read_shard(path: Path) -> Shard:
-    return _read_json(path, Shard)
 
 
 def _read_manifest(folder: Path) -> Manifest:

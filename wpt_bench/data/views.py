@@ -21,8 +21,10 @@ _T = TypeVar("_T")
 
 # What a method may be tempted to touch; any other name that does not exist is an ordinary AttributeError.
 _HARNESS_ONLY = frozenset(
-    ("dataset", "embodiment", "scene", "origin", "collector", "quality", "physics", "labels", "frame_labels")
-    + ("seed", "shard", "index", "info", "state", "image")
+    {
+        *("dataset", "embodiment", "scene", "origin", "collector", "quality", "physics", "labels", "frame_labels"),
+        *("seed", "shard", "index", "info", "state", "image"),
+    }
 )
 
 

@@ -1,0 +1,210 @@
+"""Collects the offline data of a suite in parallel processes; a killed collection goes on with the missing shards.
+
+Each worker is a fresh process (a simulator and its graphics do not survive a fork) that makes the suite's jobs anew and
+runs those it is told by name, one after another, with one thread for torch.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from wpt_bench.data.store import Dataset, ShardWriter, read_shard, seal
+from wpt_bench.protocol import CollectionJob, Progress, Suite, UserError
+
+_REPORT_SECONDS = 0.2
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def collect(
+    suite: Suite,
+    settings: Any,
+    scenes: Sequence[str],
+    seed: int,
+    folder: Path,
+    *,
+    workers: int,
+    progress: Progress,
+) -> Dataset:
+    """Runs those of ``suite.collection_jobs(settings, scenes, seed)`` that have no shard in ``folder``, then seals it.
+
+    Args:
+        suite: pickled into the workers, as an object of a module's class can be; its jobs are made anew there. The
+            settings of a job say its ``embodiment``, ``scene`` and ``collector``.
+        settings: how much to collect, as the suite defines it; a ``msgspec.Struct``.
+        scenes: which to collect; others already in ``folder`` stay.
+        seed: of the collection.
+        folder: of the data set.
+        workers: processes at a time.
+        progress: told the fraction of all episodes done; runs in this process.
+
+    Raises:
+        UserError: a job failed (the message names it), the disk is full, another process collects into ``folder``, or
+            a shard there was collected with other settings. Finished shards stay, also after Ctrl-C.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".collect.lock", timeout=0):
+            for leftover in folder.glob(".*.tmp"):  # of a killed collection
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            jobs = list(suite.collection_jobs(settings, scenes, seed))
+            missing = [job for job in jobs if not _collected(folder, job, seed)]
+            if missing:
+                _Pool(suite, (settings, tuple(scenes), seed), folder, missing, jobs, progress).run(workers)
+            progress(1.0, "collected")
+            return seal(
+                folder,
+                suite=suite.name,
+                suite_version=suite.version,
+                name=folder.name,
+                seed=seed,
+                settings=msgspec.to_builtins(settings),
+            )
+    except Timeout as error:
+        raise UserError(
+            f"Another process is collecting into {folder}; wait for it or choose another folder."
+        ) from error
+
+
+def _collected(folder: Path, job: CollectionJob, seed: int) -> bool:
+    """Whether the job's shard is there; UserError if it was collected in another way."""
+    path = folder / job.name / "shard.json"
+    if not path.exists():
+        return False
+    if read_shard(path).settings != _shard_settings(job, seed):
+        raise UserError(f"{path.parent} was collected with other settings; choose another folder or delete it.")
+    return True
+
+
+def _shard_settings(job: CollectionJob, seed: int) -> dict[str, Any]:
+    return msgspec.json.decode(msgspec.json.encode({**job.settings, "seed": seed}), type=dict[str, Any])
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    pipe: Connection[Any, Any]
+    job: str | None = field(default=None)
+
+
+class _Pool:
+    """Hands out jobs and hears ``("progress", fraction, what)``, ``("done",)`` or ``("failed", why, traceback)``."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        arguments: tuple[Any, tuple[str, ...], int],
+        folder: Path,
+        missing: Sequence[CollectionJob],
+        jobs: Sequence[CollectionJob],
+        progress: Progress,
+    ) -> None:
+        self._task = (suite, arguments, folder)
+        self._waiting = [job.name for job in missing]
+        self._weights = {job.name: job.episodes for job in jobs}
+        self._done = {job.name: 0.0 if job in missing else 1.0 for job in jobs}
+        self._progress = progress
+
+    def run(self, workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        pool: list[_Worker] = []
+        try:
+            for _ in range(min(workers, len(self._waiting))):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(*self._task, theirs), daemon=True)
+                process.start()
+                theirs.close()
+                pool.append(_Worker(process, ours))
+                self._next(pool[-1])
+            while busy := {worker.pipe: worker for worker in pool if worker.job is not None}:
+                ready = wait(list(busy))
+                for worker in [worker for pipe, worker in busy.items() if pipe in ready]:
+                    self._listen(worker)
+        finally:
+            for worker in pool:
+                worker.pipe.close()
+                if worker.job is not None:
+                    worker.process.terminate()
+                worker.process.join()
+            for leftover in self._task[2].glob(".*.tmp"):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    def _next(self, worker: _Worker) -> None:
+        worker.job = self._waiting.pop(0) if self._waiting else None
+        worker.pipe.send(worker.job)
+
+    def _listen(self, worker: _Worker) -> None:
+        assert worker.job is not None
+        try:
+            message = worker.pipe.recv()
+        except (EOFError, ConnectionResetError) as error:
+            worker.process.join()
+            raise UserError(
+                f"Collecting {worker.job} was killed (exit code {worker.process.exitcode}), perhaps for lack of memory; run "
+                "the command again, with fewer workers: the finished shards are kept."
+            ) from error
+        if message[0] == "failed":
+            failure = UserError(f"Collecting {worker.job} failed: {message[1]}")
+            failure.add_note(message[2])
+            raise failure
+        fraction, what = (message[1], message[2]) if message[0] == "progress" else (1.0, worker.job)
+        self._done[worker.job] = fraction
+        total = sum(self._weights.values())
+        self._progress(sum(self._weights[job] * done for job, done in self._done.items()) / total, what)
+        if message[0] == "done":
+            self._next(worker)
+
+
+def _work(suite: Suite, arguments: tuple[Any, tuple[str, ...], int], folder: Path, pipe: Connection[Any, Any]) -> None:
+    """A worker: runs the jobs whose names arrive, until None arrives or the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    try:
+        jobs = {job.name: job for job in suite.collection_jobs(*arguments)}
+        while (name := pipe.recv()) is not None:
+            _run(suite, jobs[name], arguments[2], folder, pipe)
+            pipe.send(("done",))
+    except (EOFError, BrokenPipeError):
+        return
+    except UserError as error:
+        pipe.send(("failed", str(error), traceback.format_exc()))
+    except Exception as error:  # whatever a simulator or a stranger's suite may raise
+        pipe.send(("failed", f"{type(error).__name__}: {error}", traceback.format_exc()))
+
+
+def _run(suite: Suite, job: CollectionJob, seed: int, folder: Path, pipe: Connection[Any, Any]) -> None:
+    scene = job.settings["scene"]
+    last = -_REPORT_SECONDS
+
+    def progress(fraction: float, what: str = "") -> None:
+        nonlocal last
+        if time.monotonic() - last >= _REPORT_SECONDS:
+            last = time.monotonic()
+            pipe.send(("progress", fraction, what))
+
+    with ShardWriter(
+        folder,
+        name=job.name,
+        embodiment=job.settings["embodiment"],
+        scene=scene,
+        collector=job.settings["collector"],
+        action_repeat=next(task.action_repeat for task in suite.tasks() if task.scene == scene),
+        settings=_shard_settings(job, seed),
+    ) as writer:
+        job.collect(writer, progress)
