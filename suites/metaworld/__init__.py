@@ -132,10 +132,14 @@ class MetaWorld:
         return protocol
 
     def collection_jobs(self, settings: Any, scenes: Sequence[str], seed: int) -> Sequence[CollectionJob]:
-        """One job per scene: ``settings.episodes`` episodes of its scripted policy with action noise."""
+        """One job per scene: ``settings.episodes`` episodes of its scripted policy with action noise.
+
+        Pictures are recorded beside the states if ``settings`` has a true attribute ``pixels``.
+        """
         from wpt_bench.suites.metaworld.collect import job
 
-        return [job(self._task(scene), settings.episodes, seed) for scene in scenes]
+        pixels = getattr(settings, "pixels", False)
+        return [job(self._task(scene), settings.episodes, seed, pixels) for scene in scenes]
 
     def labels(self, dataset: Any, task: Task, episode: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The rewards and successes recorded at collection, per agent step; only of the task's own scene."""

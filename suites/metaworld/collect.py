@@ -7,10 +7,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from metaworld.policies import ENV_POLICY_MAP
 from numpy.typing import NDArray
 from wpt_bench.suites.metaworld import NAMES
+from wpt_bench.suites.metaworld.camera import Camera
 from wpt_bench.suites.metaworld.simulator import Simulator
+from wpt_bench.suites.rendering import without_graphics
+
+with without_graphics():
+    from metaworld.policies import ENV_POLICY_MAP
 
 from wpt_bench.protocol import CollectionJob, Progress, Task, episode_seed
 
@@ -20,35 +24,48 @@ SIGMAS = (0.0, 0.3, 0.6, 1.0, 1.5, 2.0)
 _EPISODES_PER_SCENE = 1_000_000  # room in the numbering of episodes, so that scenes never share a seed
 
 
-def job(task: Task, episodes: int, seed: int) -> CollectionJob:
+def job(task: Task, episodes: int, seed: int, pixels: bool) -> CollectionJob:
     """Collects ``episodes`` episodes of one scene; the same seed gives the same episodes whatever else is collected."""
     return CollectionJob(
         name=task.scene,
-        collect=partial(_collect, task, episodes, seed),
+        collect=partial(_collect, task, episodes, seed, pixels),
         episodes=episodes,
-        settings={"policy": "scripted", "sigmas": list(SIGMAS), "seed": seed},
+        settings={
+            "collector": "scripted",
+            "embodiment": task.embodiment,
+            "scene": task.scene,
+            "sigmas": list(SIGMAS),
+            "pixels": pixels,
+        },
     )
 
 
-def rollout(
-    simulator: Simulator, task: Task, seed: int, sigma: float | None = None
-) -> tuple[float, dict[str, NDArray[np.float32]]]:
-    """One episode of the scripted policy of ``task``, noisy with ``sigma`` (drawn from SIGMAS if None).
+def noise_level(seed: int) -> float:
+    """Sigma of the episode of ``seed``: uniform over SIGMAS."""
+    return float(np.random.default_rng([seed, 1]).choice(SIGMAS))
 
-    Returns sigma and the arrays of an episode: ``state`` (T + 1, 39), ``action`` (T + 1, 4) clipped to [-1, 1], and
-    ``frame_reward``, ``frame_success`` (T * action_repeat + 1,), all float32.
+
+def rollout(
+    simulator: Simulator, task: Task, seed: int, sigma: float, camera: Camera | None = None
+) -> dict[str, NDArray[Any]]:
+    """One episode of the scripted policy of ``task`` with action noise, as ``ShardWriter.add_episode`` takes it.
+
+    Returns float32 ``state`` (T + 1, 39), ``action`` (T + 1, 4) clipped to [-1, 1], ``frame_reward`` and
+    ``frame_success`` (T * action_repeat + 1,); with a camera also uint8 ``image`` (T + 1, 64, 64, 3).
     """
-    rng = np.random.default_rng([seed, 1])
-    drawn = float(rng.choice(SIGMAS))
-    sigma = drawn if sigma is None else sigma
+    rng = np.random.default_rng([seed, 2])
     policy = ENV_POLICY_MAP[f"{task.name}-v3"]()
     state = np.zeros((task.agent_steps + 1, task.state_dim), np.float32)
     action = np.zeros((task.agent_steps + 1, task.action_dim), np.float32)
     frame_reward = np.zeros(task.episode_length + 1, np.float32)
     frame_success = np.zeros(task.episode_length + 1, np.float32)
 
+    image = []
+
     observation = simulator.reset(seed)
     state[0] = observation
+    if camera is not None:
+        image.append(camera.image())
     frame = 0
     for step in range(1, task.agent_steps + 1):
         with warnings.catch_warnings():
@@ -60,14 +77,21 @@ def rollout(
             frame += 1
             observation, frame_reward[frame], frame_success[frame] = simulator.step(action[step])
         state[step] = observation
-    return sigma, {"state": state, "action": action, "frame_reward": frame_reward, "frame_success": frame_success}
+        if camera is not None:
+            image.append(camera.image())
+    arrays = {"state": state, "action": action, "frame_reward": frame_reward, "frame_success": frame_success}
+    return arrays | ({"image": np.stack(image)} if image else {})
 
 
-def _collect(task: Task, episodes: int, seed: int, writer: Any, progress: Progress) -> None:
+def _collect(task: Task, episodes: int, seed: int, pixels: bool, writer: Any, progress: Progress) -> None:
     simulator = Simulator(task.name)
+    camera = Camera(simulator) if pixels else None
     for index in range(episodes):
         episode = episode_seed(seed, "collection", NAMES.index(task.name) * _EPISODES_PER_SCENE + index)
-        sigma, arrays = rollout(simulator, task, episode)
+        sigma = noise_level(episode)
+        arrays = rollout(simulator, task, episode, sigma, camera)
         writer.add_episode(seed=episode, origin=task.name, quality=sigma, **arrays)
         progress((index + 1) / episodes, f"{task.scene}: episode {index + 1} of {episodes}")
+    if camera is not None:
+        camera.close()
     simulator.close()

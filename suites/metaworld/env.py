@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
+from wpt_bench.suites.metaworld.camera import Camera
 from wpt_bench.suites.metaworld.simulator import Simulator
 
 from wpt_bench.protocol import IMAGE_SIZE, ObservationKind, Task
@@ -27,15 +28,13 @@ class MetaWorldEnv(gym.Env[NDArray[Any], NDArray[np.float32]]):
         self._simulator = Simulator(task.name)
         self._camera = None
         if observation == "pixels":
-            from wpt_bench.suites.metaworld.camera import Camera
-
             self._camera = Camera(self._simulator)
             self.observation_space = Box(0, 255, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
         else:
             bounds = self._simulator.bounds
             self.observation_space = Box(bounds.low.astype(np.float32), bounds.high.astype(np.float32))
         self.action_space = Box(-1.0, 1.0, (task.action_dim,), np.float32)
-        self._taken = 0
+        self._taken = task.episode_length  # no episode has begun
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -49,6 +48,8 @@ class MetaWorldEnv(gym.Env[NDArray[Any], NDArray[np.float32]]):
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         """Applies the action for ``action_repeat`` environment steps."""
+        if self._taken >= self._task.episode_length:
+            raise gym.error.ResetNeeded("This episode has ended: call reset before step.")
         action = np.clip(np.asarray(action, np.float32), -1.0, 1.0)
         reward = 0.0
         for _ in range(self._task.action_repeat):

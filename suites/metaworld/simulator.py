@@ -8,11 +8,14 @@ from the simulator's state.
 
 from __future__ import annotations
 
-import mujoco
 import numpy as np
 from gymnasium.spaces import Box
-from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from numpy.typing import NDArray
+from wpt_bench.suites.rendering import without_graphics
+
+with without_graphics():
+    import mujoco
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
 REWARD_VERSION = "v2"
 """Meta-World's dense reward; its V3 environments name it so. One environment step is worth 0 to 10."""
