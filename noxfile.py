@@ -71,7 +71,7 @@ def perf(session: nox.Session) -> None:
 def bench(session: nox.Session, *command: str) -> None:
     """Runs wpt-bench, and leaves it time to finish what it is writing when it is interrupted."""
     install(session)
-    program = (PYTHON, "-m", "wpt_bench.cli", *command, *session.posargs)
+    program = (PYTHON.with_name("wpt-bench"), *command, *session.posargs)
     session.run(*program, interrupt_timeout=PATIENCE, terminate_timeout=PATIENCE)
 
 

@@ -1,0 +1,50 @@
+"""The README's method of one's own, installed as the separate package that it is, and run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = Path(__file__).parent / "example_method"
+RUN = ("run", "dmc", "--profile", "smoke", "--tasks", "cartpole-balance", "--methods", "linear-search", "--seeds", "0")
+
+
+@pytest.mark.parametrize(("file", "language"), [("linear_search.py", "python"), ("pyproject.toml", "toml")])
+def test_the_readme_shows_the_file_itself(file: str, language: str) -> None:
+    assert f"```{language}\n{(EXAMPLE / file).read_text()}```" in (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def example(pip_install, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("example")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("linear_search.py", "pyproject.toml"):
+        (source / name).write_text((EXAMPLE / name).read_text())
+    pip_install(source, folder / "installed")
+    return folder / "installed"
+
+
+def test_an_installed_method_is_listed(run, target: Path, example: Path) -> None:
+    done = run(str(target / "bin" / "wpt-bench"), "list", "methods", "--json", also=(example,))
+    assert done.returncode == 0, done.stderr
+    methods = {method["name"]: method for method in json.loads(done.stdout)}
+    assert methods["linear-search"]["data_access"] == "none"
+    assert methods["linear-search"]["family"] == "From scratch"
+    assert methods["linear-search"]["observations"] == ["state"]
+
+
+def test_an_installed_method_runs_and_is_judged(run, target: Path, example: Path, tmp_path: Path) -> None:
+    program = str(target / "bin" / "wpt-bench")
+    done = run(program, *RUN, "--yes", "--out", "kept", also=(example,))
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = run(program, "status", "--json", "--out", "kept", also=(example,))
+    assert done.returncode == 0, done.stderr
+    (record,) = json.loads(done.stdout)
+    assert (record["method"], record["task"], record["status"]) == ("linear-search", "cartpole-balance", "done")
+    (episodes,) = (tmp_path / "kept").rglob("episodes.jsonl")
+    rows = [json.loads(line) for line in episodes.read_text().splitlines()]
+    best = [row["metrics"]["best_return"] for row in rows if row["kind"] == "train"]
+    returns = [row["episode_return"] for row in rows if row["kind"] == "train"]
+    assert best == pytest.approx([max(returns[: n + 1]) for n in range(len(returns))])
