@@ -5,14 +5,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 EXAMPLE = Path(__file__).parent / "example_method"
 RUN = ("run", "dmc", "--profile", "smoke", "--tasks", "cartpole-balance", "--methods", "linear-search", "--seeds", "0")
-
-
-@pytest.mark.parametrize(("file", "language"), [("linear_search.py", "python"), ("pyproject.toml", "toml")])
-def test_the_readme_shows_the_file_itself(file: str, language: str) -> None:
-    assert f"```{language}\n{(EXAMPLE / file).read_text()}```" in (ROOT / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")

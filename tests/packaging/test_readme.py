@@ -1,0 +1,40 @@
+"""The README names what there is: no more, no less."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wpt_bench import profiles, registry
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+EXAMPLE = Path(__file__).parent / "example_method"
+
+
+def rows(heading: str) -> set[str]:
+    """First cells, in code, of the first table below a heading."""
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    table = re.search(r"(^\|.*\n)+", section, flags=re.MULTILINE)
+    return set(re.findall(r"^\| `([^`]+)`", table[0], flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize(("file", "language"), [("linear_search.py", "python"), ("pyproject.toml", "toml")])
+def test_shows_the_example_method_as_it_is(file: str, language: str) -> None:
+    assert f"```{language}\n{(EXAMPLE / file).read_text()}```" in README
+
+
+def test_tables_are_complete() -> None:
+    assert rows("Profiles") == set(profiles.names())
+    assert rows("Methods") == set(registry.methods())
+
+
+def test_every_command_it_shows_exists() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-m", "nox", "--list"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    shown = set(re.findall(r"nox -s ([\w-]+)", README))
+    assert {"tests", "bench-dmc", "bench-metaworld"} <= shown
+    assert shown <= set(re.findall(r"^[*-] ([\w-]+)", listed, flags=re.MULTILINE))
