@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from rliable import library, metrics
 
-from wpt_bench.analysis.aggregate import METRICS, Estimate, aggregate, curve_band, iqm_of_points, separated
+from wpt_bench.analysis.aggregate import METRICS, Estimate, aggregate, curve_band, iqm, separated
 
 SCORES = np.array([[0.1, 0.9], [0.2, 0.5], [0.3, 0.7], [0.4, 1.5]])
 
@@ -36,7 +37,12 @@ def test_intervals_are_rliables_with_the_generator_seeded():
         {"m": SCORES}, lambda scores: np.array([metrics.aggregate_iqm(scores)]), reps=500
     )
     found = aggregate(SCORES, ["iqm"], resamples=500, seed=5)["iqm"]
-    assert (found.value, found.low, found.high) == (points["m"][0], intervals["m"][0, 0], intervals["m"][1, 0])
+    assert [found.value, found.low, found.high] == pytest.approx([points["m"][0], *intervals["m"][:, 0]], abs=1e-12)
+
+
+@given(arrays(np.float64, st.tuples(st.integers(1, 7), st.integers(1, 9)), elements=st.floats(-2, 2)))
+def test_iqm_is_rliables_for_every_shape(scores):
+    assert iqm(scores) == pytest.approx(metrics.aggregate_iqm(scores), abs=1e-12)
 
 
 def test_interval_has_the_exact_percentiles_of_a_case_that_can_be_enumerated():
@@ -58,7 +64,7 @@ def test_same_input_same_interval_and_the_global_generator_is_left_alone():
 def test_curve_is_rliable_at_every_point_and_repeats():
     curves = np.random.default_rng(0).random((3, 2, 4))
     expected = [metrics.aggregate_iqm(curves[:, :, point]) for point in range(4)]
-    assert iqm_of_points(curves) == pytest.approx(expected)
+    assert iqm(curves) == pytest.approx(expected)
     steps = np.arange(4)
     one, two = (curve_band(steps, curves, resamples=100) for _ in range(2))
     assert one.value == pytest.approx(expected)

