@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from wpt_bench.protocol import CollectionJob, ObservationKind, Task, UserError
+from wpt_bench.protocol import CollectionJob, ObservationKind, Suite, Task, UserError
 
 NAMES = (
     "assembly",
@@ -160,4 +160,4 @@ class MetaWorld:
         return _TASKS[NAMES.index(scene)]
 
 
-SUITE = MetaWorld()
+SUITE: Suite = MetaWorld()

@@ -34,6 +34,7 @@ def job(task: Task, episodes: int, seed: int, pixels: bool) -> CollectionJob:
             "collector": "scripted",
             "embodiment": task.embodiment,
             "scene": task.scene,
+            "episodes": episodes,
             "sigmas": list(SIGMAS),
             "pixels": pixels,
         },
