@@ -81,12 +81,13 @@ class Renderer:
             UserError: if no graphics library works (``backend`` is chosen by ``choose_backend`` unless given).
         """
         self._model = model
-        context_class = _context_class(backend or choose_backend())
-        model.vis.global_.offwidth = model.vis.global_.offheight = size
-        model.vis.quality.offsamples = SETTINGS["samples"]
-        model.vis.quality.shadowsize = 0
-        model.vis.quality.numslices = SETTINGS["slices"]
-        model.vis.quality.numstacks = SETTINGS["stacks"]
+        backend = backend or choose_backend()
+        visual = model.vis
+        visual.global_.offwidth = visual.global_.offheight = size
+        visual.quality.offsamples = SETTINGS["samples"]
+        visual.quality.shadowsize = 0
+        visual.quality.numslices = SETTINGS["slices"]
+        visual.quality.numstacks = SETTINGS["stacks"]
         self._scene = mujoco.MjvScene(model, maxgeom=2000)
         flags = mujoco.mjtRndFlag
         for flag, setting in (
@@ -100,9 +101,13 @@ class Renderer:
         self._camera = mujoco.MjvCamera()
         self._rectangle = mujoco.MjrRect(0, 0, size, size)
         self._picture = np.empty((size, size, 3), np.uint8)
-        self._context = context_class(size, size)
-        self._context.make_current()
-        self._mujoco = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        try:
+            # MuJoCo's own context class, whatever ``MUJOCO_GL`` was when mujoco was imported.
+            self._context = importlib.import_module(f"mujoco.{backend}").GLContext(size, size)
+            self._context.make_current()
+            self._mujoco = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        except Exception as error:  # every library, and PyOpenGL where it finds none, fails in its own way
+            raise UserError(_NO_LIBRARY) from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._mujoco)
         # Runs when this object goes, and before the graphics library does at the end of the process.
         self._free = weakref.finalize(self, _free, self._context, self._mujoco)
@@ -152,12 +157,14 @@ class Renderer:
 def choose_backend() -> str:
     """The graphics library to draw with: ``MUJOCO_GL`` if it names one, else EGL where it truly works, else OSMesa.
 
+    Where ``MUJOCO_GL`` is unset, ``PYOPENGL_PLATFORM`` is heeded: PyOpenGL would use no other library.
+
     The choice is put into ``MUJOCO_GL``, so worker processes started later neither probe again nor choose otherwise.
 
     Raises:
         UserError: if none works, or ``MUJOCO_GL`` switches graphics off or names nothing we know.
     """
-    asked = os.environ.get("MUJOCO_GL", "").lower().strip()
+    asked = (os.environ.get("MUJOCO_GL") or os.environ.get("PYOPENGL_PLATFORM", "")).lower().strip()
     if asked in BACKENDS:
         return asked
     if asked not in ("", "enable", "enabled", "on", "true", "1"):
@@ -207,12 +214,3 @@ def _free(context: Any, mujoco_context: Any) -> None:
     context.make_current()
     mujoco_context.free()
     context.free()
-
-
-def _context_class(backend: str) -> Any:
-    """MuJoCo's own context class for a back end, whatever ``MUJOCO_GL`` was when mujoco was imported."""
-    try:
-        return importlib.import_module(f"mujoco.{backend}").GLContext
-    except (ImportError, AttributeError, OSError) as error:
-        # PyOpenGL raises AttributeError where the library behind it is missing.
-        raise UserError(_NO_LIBRARY) from error

@@ -85,6 +85,7 @@ def _swimmer(bodies: int) -> _Parts:
 
 
 _FINGER: _Parts = (("joint angles", 2, 0.5), ("tip", 2, 10.0), ("velocity", 3, 0.2), ("touch", 2, 2.0))
+_FINGER_TURN: _Parts = (*_FINGER, ("target_position", 2, 10.0), ("dist_to_target", 1, 10.0))
 _FISH: _Parts = (("linear velocity", 3, 50.0), ("angular velocity", 3, 2.0), ("joint velocity", 7, 0.5))
 
 # Embodiment -> size of action, and what its observation holds in order: (name, numbers, scale). The scales are
@@ -115,7 +116,8 @@ _EMBODIMENTS: dict[str, tuple[int, _Parts]] = {
     ),
     "cup": (2, (("position", 4, 5.0), ("velocity", 4, 1.0))),
     "finger-spin": (2, _FINGER),
-    "finger-turn": (2, (*_FINGER, ("target_position", 2, 10.0), ("dist_to_target", 1, 10.0))),
+    "finger-turn-easy": (2, _FINGER_TURN),
+    "finger-turn-hard": (2, _FINGER_TURN),
     "fish-upright": (5, (("joint_angles", 7, 2.0), ("upright", 1, 1.0), *_FISH)),
     "fish-swim": (5, (("joint_angles", 7, 2.0), ("upright", 1, 1.0), ("target", 3, 5.0), *_FISH)),
     "hopper": (4, (("position", 6, 0.5), ("velocity", 7, 0.2), ("touch", 2, 0.5))),
@@ -151,10 +153,11 @@ _EMBODIMENTS: dict[str, tuple[int, _Parts]] = {
     "swimmer15": (14, _swimmer(15)),
 }
 
-# Tasks whose body is not the first word of their name: finger and fish observe other things in other tasks.
+# Tasks whose body is not the first word of their name: finger and fish observe other things in other tasks
+# (the finger's distance to its target is to the target's rim, and the hard target is smaller).
 _EMBODIMENT_OF = {
-    "finger-turn-easy": "finger-turn",
-    "finger-turn-hard": "finger-turn",
+    "finger-turn-easy": "finger-turn-easy",
+    "finger-turn-hard": "finger-turn-hard",
     "finger-spin": "finger-spin",
     "fish-upright": "fish-upright",
     "fish-swim": "fish-swim",

@@ -59,7 +59,7 @@ class Jump(cheetah.Cheetah):
             sigmoid="linear",
         )
         up = (_raised((torso + height["bfoot", "z"]) / 2) + _raised((torso + height["ffoot", "z"]) / 2)) / 2
-        return (5 * up + still) / 6
+        return float((5 * up + still) / 6)
 
 
 class HardRun(HardReward, cheetah.Cheetah):
@@ -69,8 +69,8 @@ class HardRun(HardReward, cheetah.Cheetah):
 
 
 def _raised(height: float) -> float:
-    return rewards.tolerance(height, bounds=(_UP_HEIGHT, np.inf), margin=_UP_HEIGHT / 2)
+    return float(rewards.tolerance(height, bounds=(_UP_HEIGHT, np.inf), margin=_UP_HEIGHT / 2))
 
 
 def _linear(speed: float, target: float) -> float:
-    return rewards.tolerance(speed, bounds=(target, np.inf), margin=target, value_at_margin=0, sigmoid="linear")
+    return float(rewards.tolerance(speed, bounds=(target, np.inf), margin=target, value_at_margin=0, sigmoid="linear"))

@@ -123,8 +123,8 @@ class Controls:
 
     def __init__(self, simulator: Simulator) -> None:
         spec = mujoco.action_spec(simulator.physics)
-        self._centre = (spec.maximum + spec.minimum) / 2
-        self._half = (spec.maximum - spec.minimum) / 2
+        self._centre: NDArray[np.float64] = (spec.maximum + spec.minimum) / 2
+        self._half: NDArray[np.float64] = (spec.maximum - spec.minimum) / 2
 
     def __call__(self, action: NDArray[Any]) -> NDArray[np.float64]:
         """Controls, float64 ``(action_dim,)``."""

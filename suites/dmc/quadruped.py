@@ -47,8 +47,12 @@ class Roll(quadruped.Move):
 
 
 def _upright(physics: Any) -> float:
-    return rewards.tolerance(physics.torso_upright(), bounds=(1, np.inf), margin=2, value_at_margin=0, sigmoid="linear")
+    return float(
+        rewards.tolerance(physics.torso_upright(), bounds=(1, np.inf), margin=2, value_at_margin=0, sigmoid="linear")
+    )
 
 
 def _at_least(value: Any, target: float) -> float:
-    return rewards.tolerance(value, bounds=(target, np.inf), margin=target, value_at_margin=0.5, sigmoid="linear")
+    return float(
+        rewards.tolerance(value, bounds=(target, np.inf), margin=target, value_at_margin=0.5, sigmoid="linear")
+    )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from dm_control.suite import acrobot
-from lxml import etree
 
 
 class HardReward:
@@ -36,8 +36,10 @@ def set_floor(xml: str | bytes, geom: str, *, pos: str, size: str) -> str:
     MuJoCo's planes are infinite for contacts, so this changes pictures only: a body that goes backwards does not leave
     the drawn floor, and a picture does not tell tasks of one embodiment apart.
     """
-    root = etree.fromstring(xml)
+    root = ElementTree.fromstring(xml)
     floor = root.find(f".//geom[@name='{geom}']")
+    if floor is None:
+        raise ValueError(f"The model has no geom {geom!r}.")
     floor.set("pos", pos)
     floor.set("size", size)
-    return etree.tostring(root, encoding="unicode")
+    return ElementTree.tostring(root, encoding="unicode")

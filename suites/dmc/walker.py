@@ -30,7 +30,7 @@ class Backwards(walker.PlanarWalker):
         standing = rewards.tolerance(physics.torso_height(), bounds=(_STAND_HEIGHT, np.inf), margin=_STAND_HEIGHT / 2)
         upright = (1 + physics.torso_upright()) / 2
         moving = _speed_reward(-physics.horizontal_velocity(), self._move_speed)
-        return (3 * standing + upright) / 4 * (5 * moving + 1) / 6
+        return float((3 * standing + upright) / 4 * (5 * moving + 1) / 6)
 
 
 class Backflip(walker.PlanarWalker):
@@ -51,7 +51,7 @@ class Backflip(walker.PlanarWalker):
             feet, bounds=(_UPSIDE_DOWN_FOOT_HEIGHT, np.inf), margin=_UPSIDE_DOWN_FOOT_HEIGHT / 2
         )
         moving = _speed_reward(-physics.horizontal_velocity(), self._move_speed)
-        return (3 * feet_up + 2 * thighs_up) / 5 * (5 * moving + 1) / 6
+        return float((3 * feet_up + 2 * thighs_up) / 5 * (5 * moving + 1) / 6)
 
 
 class HardWalk(HardReward, walker.PlanarWalker):
@@ -59,4 +59,6 @@ class HardWalk(HardReward, walker.PlanarWalker):
 
 
 def _speed_reward(speed: float, target: float) -> float:
-    return rewards.tolerance(speed, bounds=(target, np.inf), margin=target / 2, value_at_margin=0.5, sigmoid="linear")
+    return float(
+        rewards.tolerance(speed, bounds=(target, np.inf), margin=target / 2, value_at_margin=0.5, sigmoid="linear")
+    )
