@@ -73,7 +73,7 @@ def aggregate_curves(comparison: Comparison) -> Drawing:
         f"95% intervals ({comparison.curve_resamples:,} resamples), where there is more than one seed."
         + (f" Not drawn, because runs are missing: {', '.join(left_out)}." if left_out else "")
     )
-    return _drawing(f"curves-{table.observation}-all", caption, (5.6, 3.6), comparison, draw)
+    return _drawing(f"curves-{table.observation}-all", caption, (5.0, 3.5), comparison, draw)
 
 
 def task_curves(comparison: Comparison, task: str) -> Drawing:

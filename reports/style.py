@@ -37,7 +37,7 @@ _OURS = {
     "wpt-guidance-only": Look(_SKY, "<", "-"),
     "wpt-random-replay": Look(_PURPLE, ">", "-"),
 }
-_OTHER_COLOURS = [_BLUE, _ORANGE, _GREEN, _RED, _PINK, _BROWN, _SKY, _PURPLE]
+_OTHER_COLOURS = ["#cc6677", "#44aa99", "#999933", "#aa4499", "#7f8fd9", "#b06a2c"]
 _OTHER_MARKERS = "os^Dv<>PX*"
 _OTHER_LINES: list[str | tuple[float, tuple[float, ...]]] = ["-.", (0, (6, 1.5)), (0, (4, 1, 1, 1, 1, 1))]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -16,40 +17,50 @@ DATA_GRANTS = {
     "reward-free": "reward-free",
 }
 """Plain words for what a method may see of the offline data."""
+ROOM_FOR_FAMILY = 100
+"""Columns of a console from which on the table has room for every method's family."""
 
 
 def show(comparison: Comparison, console: Console) -> None:
     """Prints the table of methods and the sentences below it."""
-    console.print(methods_table(comparison))
+    console.print(methods_table(comparison, family=console.width >= ROOM_FOR_FAMILY))
     for sentence in comparison.sentences:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     for what, items in (("missing", comparison.table.missing), ("stale, left out", comparison.table.stale)):
         if items:
-            console.print(f"{len(items)} runs {what}; the report lists them.", markup=False)
+            runs, them = ("run", "it") if len(items) == 1 else ("runs", "them")
+            console.print(f"{len(items)} {runs} {what}; the report lists {them}.", markup=False, highlight=False)
     for problem in comparison.table.problems:
         console.print(problem, markup=False, highlight=False, soft_wrap=True)
 
 
-def methods_table(comparison: Comparison) -> Table:
-    """One row per method: score and interval, area under the curve, data granted, runs, wall-clock."""
+def methods_table(comparison: Comparison, *, family: bool = True) -> Table:
+    """One row per method: data granted, score and interval, area under the curve, runs, wall-clock per run.
+
+    ``family`` adds the column of the families, for which a narrow console has no room.
+    """
     table = comparison.table
     shown = Table(
         title=f"{table.suite} · {table.profile} · {table.observation} · {table.budget:,} environment steps",
         title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
     )
     shown.add_column("method", no_wrap=True)
-    shown.add_column("family")
-    shown.add_column("data granted")
+    if family:
+        shown.add_column("family")
+    shown.add_column("data granted", overflow="fold")
     shown.add_column("IQM [95% interval]", no_wrap=True)
     shown.add_column("AUC", no_wrap=True, justify="right")
     shown.add_column("runs", no_wrap=True, justify="right")
-    shown.add_column("wall-clock/run", no_wrap=True, justify="right")
+    shown.add_column("time/run", no_wrap=True, justify="right")
     for row in comparison.rows:
         shown.add_row(
             escape(row.name),
-            escape(row.family),
-            escape(data_granted(row.data_access)),
-            escape(score_text(row)),
+            *([escape(row.family)] if family else []),
+            escape(row.data_access) or "—",
+            score_text(row).replace(" (", "\n(") + ("" if row.online else "\n0 online steps"),
             "—" if row.auc is None else f"{row.auc.value:.3f}",
             f"{row.done}/{row.expected}",
             duration(row.wall_clock),
@@ -66,7 +77,7 @@ def score_text(row: MethodSummary) -> str:
     """IQM and interval of one method, or why there is none."""
     if row.iqm is None:
         return f"incomplete ({row.done} of {row.expected} runs)"
-    return str(row.iqm) + ("" if row.online else ", 0 online steps")
+    return str(row.iqm)
 
 
 def duration(seconds: float | None) -> str:

@@ -34,8 +34,8 @@ class MethodSummary:
 
     Attributes:
         name, family, data_access, tuning, online: as recorded (empty, None where no run counts).
-        seeds, tasks: how many of each are expected.
-        done, expected: runs.
+        seeds: how many are expected.
+        done, expected: runs that count, and runs that an aggregate needs: every task with every seed of the method.
         estimates: by name of the metric; empty while the method is incomplete.
         auc: IQM of the area under the curve; None while incomplete, and for methods without online steps.
         curve: IQM along the curve; None as for ``auc``.
@@ -51,7 +51,6 @@ class MethodSummary:
     tuning: str
     online: bool
     seeds: int
-    tasks: int
     done: int
     expected: int
     estimates: Mapping[str, Estimate]
@@ -134,9 +133,8 @@ def _summarise(table: RunTable, method: str, resamples: int, curve_resamples: in
         tuning="" if first is None else str(first["tuning"]),
         online=online,
         seeds=len(table.seeds(method)),
-        tasks=len({task for name, task, _ in table.cells if name == method}),
         done=len(runs),
-        expected=sum(name == method for name, _, _ in table.cells),
+        expected=len(table.seeds(method)) * len(table.tasks),
         estimates=estimates,
         auc=auc,
         curve=curve,

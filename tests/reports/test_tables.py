@@ -1,0 +1,68 @@
+from io import StringIO
+
+import pytest
+from analysis.synthetic import flat, grid, write
+from rich.console import Console
+from wpt_bench.reports.style import look
+from wpt_bench.reports.tables import duration, show
+
+from wpt_bench.analysis.compare import compare
+from wpt_bench.analysis.scores import load_runs
+
+
+def shown(root, width=120):
+    console = Console(file=StringIO(), width=width)
+    show(compare(load_runs(root, suite="dmc", profile="quick"), resamples=100, curve_resamples=20), console)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_console_table_names_method_score_grant_and_runs(tmp_path, width):
+    grid(tmp_path, {"dreamer": 0.3, "wpt": 0.9}, spread=0.01)
+    text = shown(tmp_path, width)
+    for expected in ("dreamer", "wpt", "reward-free", "IQM", "AUC", "4/4", "3:25", "separated, wpt is higher."):
+        assert expected in text
+    assert "environment steps" in text
+
+
+def test_gaps_are_said_on_the_console(tmp_path):
+    grid(tmp_path, {"dreamer": 0.3, "wpt": 0.9})
+    write(tmp_path, "wpt", "walker-stand", 2, flat(0.9), status="failed", error="NaN")
+    write(tmp_path, "wpt", "walker-stand", 0, flat(0.9), method_version=0)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "run.json").write_text("[red]")
+    text = shown(tmp_path)
+    assert "incomplete" in text and "(4 of 6 runs)" in text
+    assert "1 run missing; the report lists it." in text and "1 run stale, left out; the report lists it." in text
+    assert str(tmp_path / "bad" / "run.json") in text
+
+
+def test_names_in_brackets_are_no_markup(tmp_path):
+    write(tmp_path, "[bold]x[/bold]", "a", 0, flat(0.5))
+    assert "[bold]x[/bold]" in shown(tmp_path)
+
+
+def test_durations():
+    assert [duration(seconds) for seconds in (None, 0, 59.6, 3599, 3600, 86400)] == [
+        "—",
+        "0:00",
+        "1:00",
+        "59:59",
+        "1:00:00",
+        "24:00:00",
+    ]
+
+
+def test_every_method_of_ours_has_a_colour_of_its_own_that_no_other_method_gets():
+    ours = [
+        "dreamer",
+        "wpt",
+        *(f"wpt-{arm}" for arm in ("no-guidance", "no-rehearsal", "no-pretrain", "random-replay")),
+        *(f"wpt-{arm}-only" for arm in ("pretrain", "rehearsal", "guidance")),
+    ]
+    colours = {look(name).colour for name in ours}
+    assert len(colours) == len(ours)
+    others = [look(f"method-{number}") for number in range(200)]
+    assert not colours & {other.colour for other in others}
+    assert len(set(others)) > 100
+    assert others == [look(f"method-{number}") for number in range(200)]
