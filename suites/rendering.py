@@ -34,6 +34,7 @@ SETTINGS: dict[str, Any] = {
     "samples": 0,
     "slices": 12,
     "stacks": 8,
+    "floor_cells": 2500,
 }
 """What is drawn and how; belongs to the protocol of a pixel observation."""
 
@@ -70,7 +71,8 @@ with without_graphics():
 class Renderer:
     """Draws a model from one of its cameras into a square uint8 picture.
 
-    The offscreen size and quality in ``model.vis`` are changed; nothing of the simulation is. Several renderers may
+    The offscreen size and quality in ``model.vis`` and the drawn grid of large floors are changed; nothing of the
+    simulation is. Several renderers may
     live in one process. Use it as a context manager, or call ``close``.
     """
 
@@ -88,6 +90,7 @@ class Renderer:
         visual.quality.shadowsize = 0
         visual.quality.numslices = SETTINGS["slices"]
         visual.quality.numstacks = SETTINGS["stacks"]
+        _coarsen_floors(model)
         self._scene = mujoco.MjvScene(model, maxgeom=2000)
         flags = mujoco.mjtRndFlag
         for flag, setting in (
@@ -207,6 +210,16 @@ def _works(backend: str) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
+
+
+def _coarsen_floors(model: mujoco.MjModel) -> None:
+    # MuJoCo draws a plane cell by cell, up to 200 x 200 of them, which is all the time of a picture with a large floor.
+    # The third number of a plane's size is the spacing of these cells and is used for drawing only.
+    for geom in np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE):
+        x, y, spacing = model.geom_size[geom]
+        cells = np.prod([min(mujoco.mjMAXPLANEGRID, 2 * half / spacing) for half in (x, y)])
+        if cells > SETTINGS["floor_cells"]:
+            model.geom_size[geom, 2] = np.sqrt(4 * x * y / SETTINGS["floor_cells"])
 
 
 def _free(context: Any, mujoco_context: Any) -> None:
