@@ -42,8 +42,8 @@ def render(
         suite: name of the suite.
         profile: name of the profile.
         extras: what the records do not hold, each optional. ``open_loop``: rows with ``embodiment``, ``model``,
-            ``persistence``, ``mean`` (errors), and ``context``, ``horizon`` (agent steps). ``data_card``: rows (dicts)
-            of the data card.
+            ``persistence``, ``mean`` (errors), and if known ``seed`` (of the pre-training) and ``context``,
+            ``horizon`` (agent steps). ``data_card``: rows (dicts) of the data card.
         expected: identities of the runs that belong to the report; see ``analysis.scores.load_runs``.
 
     Raises:
@@ -165,11 +165,32 @@ def _text(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class OpenLoop:
-    """Open-loop prediction errors: rows of embodiment, model, persistence, mean; and the sentence above them."""
+class OpenLoopRow:
+    """Errors of one embodiment under one pre-training (its seed, None where not said)."""
 
-    rows: tuple[tuple[str, float, float, float], ...]
+    embodiment: str
+    seed: int | None
+    model: float
+    persistence: float
+    mean: float
+
+    @property
+    def better(self) -> bool:
+        """Whether the model beats both trivial predictors."""
+        return self.model < min(self.persistence, self.mean)
+
+
+@dataclass(frozen=True)
+class OpenLoop:
+    """Open-loop prediction errors, and the sentence above them."""
+
+    rows: tuple[OpenLoopRow, ...]
     sentence: str
+
+    @property
+    def seeds(self) -> set[int | None]:
+        """Seeds of the pre-trainings."""
+        return {row.seed for row in self.rows}
 
 
 def _extras(extras: Mapping[str, Any]) -> tuple[OpenLoop | None, pd.DataFrame | None, list[str]]:
@@ -184,6 +205,7 @@ def _extras(extras: Mapping[str, Any]) -> tuple[OpenLoop | None, pd.DataFrame | 
     try:
         if rows := extras.get("data_card"):
             card = pd.DataFrame([{str(key): _text(value) for key, value in row.items()} for row in rows]).fillna("—")
+            card = card.loc[:, (card != "—").any()]
     except (TypeError, ValueError, AttributeError) as error:
         problems.append(f"The data card cannot be shown: {type(error).__name__} {error}.")
     return open_loop, card, problems
@@ -191,16 +213,22 @@ def _extras(extras: Mapping[str, Any]) -> tuple[OpenLoop | None, pd.DataFrame | 
 
 def _open_loop(rows: Sequence[Mapping[str, Any]]) -> OpenLoop:
     errors = tuple(
-        (str(row["embodiment"]), float(row["model"]), float(row["persistence"]), float(row["mean"])) for row in rows
+        OpenLoopRow(
+            str(row["embodiment"]),
+            row.get("seed"),
+            *(float(row[predictor]) for predictor in ("model", "persistence", "mean")),
+        )
+        for row in rows
     )
-    better = sum(model < min(persistence, mean) for _, model, persistence, mean in errors)
+    embodiments = {row.embodiment for row in errors}
+    better = len(embodiments - {row.embodiment for row in errors if not row.better})
     settings = sorted({(row.get("horizon"), row.get("context")) for row in rows}, key=str)
     lengths = " or ".join(
         f"{horizon} agent steps after {context} of context" for horizon, context in settings if horizon and context
     )
     return OpenLoop(
         errors,
-        f"The world model predicts better than both baselines for {better} of {len(errors)} embodiments"
+        f"The world model predicts better than both trivial predictors for {better} of {len(embodiments)} embodiments"
         + (f" ({lengths})." if lengths else "."),
     )
 

@@ -26,7 +26,10 @@ def show(comparison: Comparison, console: Console) -> None:
     console.print(methods_table(comparison, family=console.width >= ROOM_FOR_FAMILY))
     for sentence in comparison.sentences:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
-    for what, items in (("missing", comparison.table.missing), ("stale, left out", comparison.table.stale)):
+    for what, items in (
+        ("missing", comparison.table.missing),
+        ("left out as stale or not asked for", comparison.table.stale),
+    ):
         if items:
             runs, them = ("run", "it") if len(items) == 1 else ("runs", "them")
             console.print(f"{len(items)} {runs} {what}; the report lists {them}.", markup=False, highlight=False)

@@ -157,7 +157,10 @@ def test_gaps_failures_stale_and_corrupt_records_are_on_the_page(tmp_path):
     parsed = render(runs, tmp_path / "out")
     assert "Missing: 1 run " in parsed.words and "<script>alert(1)</script> & a NaN loss" in parsed.words
     assert "<script" not in parsed.source
-    assert "Stale, or not comparable: 1 run " in parsed.words and "another version of the method: 0" in parsed.words
+    assert (
+        "Left out as stale or not asked for: 1 run " in parsed.words
+        and "another version of the method: 0" in parsed.words
+    )
     assert str(runs / "torn" / "run.json") in parsed.words
     assert "incomplete (4 of 6 runs)" in parsed.words
     assert "Not drawn, because runs are missing: wpt." in parsed.words
@@ -177,11 +180,26 @@ def test_extras_are_shown(tmp_path):
         {"embodiment": "walker", "model": 0.31, "persistence": 0.72, "mean": 1.01, "context": 5, "horizon": 15},
         {"embodiment": "cheetah", "model": 0.93, "persistence": 0.82, "mean": 1.01, "context": 5, "horizon": 15},
     ]
-    card = [{"embodiment": "walker", "episodes": 20, "best return": 431.5}, {"embodiment": "cheetah", "note": "<x>"}]
+    card = [
+        {"embodiment": "walker", "episodes": 20, "best return": 431.5, "success": None},
+        {"embodiment": "cheetah", "note": "<x>"},
+    ]
     parsed = render(tmp_path / "runs", tmp_path / "out", extras={"open_loop": errors, "data_card": card})
     assert "for 1 of 2 embodiments (15 agent steps after 5 of context)" in parsed.words
     for value in ("0.310", "0.720", "1.010", "431.5", "best return", "<x>"):
         assert value in parsed.words
+    assert "success" not in parsed.words and "pre-training seed" not in parsed.words
+
+
+def test_an_embodiment_counts_as_predicted_only_if_every_pretraining_predicts_it(tmp_path):
+    grid(tmp_path / "runs", {"wpt": 0.5})
+    errors = [
+        {"embodiment": name, "seed": seed, "model": model, "persistence": 0.7, "mean": 1.0}
+        for name, models in {"walker": (0.3, 0.4), "cheetah": (0.3, 0.7)}.items()
+        for seed, model in enumerate(models)
+    ]
+    words = render(tmp_path / "runs", tmp_path / "out", extras={"open_loop": errors}).words
+    assert "for 1 of 2 embodiments." in words and "pre-training seed" in words
 
 
 @pytest.mark.parametrize(
