@@ -1,0 +1,595 @@
+"""The command line: parses, calls, prints; decides nothing."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import msgspec
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from wpt_bench import profiles, registry
+from wpt_bench.protocol import UserError
+from wpt_bench.records import RecordError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+console = Console()
+errors = Console(stderr=True)
+
+app = typer.Typer(
+    help="How much online experience does non-curated offline data save?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+data_app = typer.Typer(help="Collect, describe and check offline data; exchange it with Minari.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Suite = Annotated[str, typer.Argument(help="dmc or metaworld")]
+ProfileName = Annotated[str, typer.Option("--profile", help="smoke, quick, ..., or a .toml file of your own")]
+Tasks = Annotated[str, typer.Option("--tasks", help="comma-separated, or 'all'; default: the profile's")]
+Methods = Annotated[str, typer.Option("--methods", help="comma-separated, or 'all'; default: the profile's")]
+Seeds = Annotated[str, typer.Option("--seeds", help="comma-separated; default: the profile's")]
+Out = Annotated[Path, typer.Option("--out", envvar="WPT_BENCH_OUT", help="where everything is kept")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="processes at a time", show_default="cores")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="collect missing data without asking")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
+
+OUT = Path("out")
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def command(group: typer.Typer, examples: str, name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Registers a command whose user errors end in one sentence and a non-zero exit."""
+
+    def register(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except KeyboardInterrupt:
+                errors.print("Interrupted. What is finished is kept; the same command goes on from here.")
+                raise typer.Exit(130) from None
+            except (UserError, RecordError) as error:
+                errors.print(f"[red]Error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+                raise typer.Exit(1) from None
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+                    raise
+                where = f" ({error.filename})" if error.filename else ""
+                message = (
+                    f"{os.strerror(error.errno)}{where}; what is finished is kept: make room or give another --out."
+                )
+                errors.print(f"[red]Error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
+                raise typer.Exit(1) from None
+
+        group.command(name, epilog=f"Examples: {examples}")(guarded)
+        return guarded
+
+    return register
+
+
+# What there is
+
+
+@command(app, "wpt-bench list methods · wpt-bench list tasks --suite dmc --json", "list")
+def list_(
+    what: Annotated[str, typer.Argument(help="methods, tasks, suites or profiles")],
+    suite: Annotated[str, typer.Option("--suite", help="tasks of this suite only")] = "",
+    as_json: Json = False,
+) -> None:
+    """Lists methods, tasks, suites or profiles."""
+    listings: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "methods": _methods,
+        "tasks": lambda: _tasks(suite),
+        "suites": lambda: [{"suite": name, "version": one.version} for name, one in registry.suites().items()],
+        "profiles": _profiles,
+    }
+    if what not in listings:
+        raise registry.nearest("listing", what, listings)
+    rows = listings[what]()
+    if not as_json:  # what fits a terminal
+        rows = [{key: value for key, value in row.items() if key not in ("paper", "version", "online")} for row in rows]
+    _show(rows, as_json, title=what)
+
+
+def _methods() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": method.name,
+            "family": method.family,
+            "data_access": str(method.data_access),
+            "observations": list(method.observations),
+            "online": method.online,
+            "version": method.version,
+            "paper": method.paper,
+        }
+        for method in registry.methods().values()
+    ]
+
+
+def _tasks(suite: str) -> list[dict[str, Any]]:
+    chosen = [registry.suite(suite)] if suite else list(registry.suites().values())
+    return [
+        {
+            "suite": task.suite,
+            "name": task.name,
+            "paper": task.paper,
+            "embodiment": task.embodiment,
+            "state_dim": task.state_dim,
+            "action_dim": task.action_dim,
+            "episode_length": task.episode_length,
+            "action_repeat": task.action_repeat,
+            "score": task.score,
+        }
+        for one in chosen
+        for task in one.tasks()
+    ]
+
+
+def _profiles() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": profile.name,
+            "description": profile.description,
+            "observation": profile.observation,
+            "minutes": profile.minutes,
+            "memory_gib": profile.memory_gib,
+            "disk_gib": profile.disk_gib,
+            "suites": list(profile.grids),
+        }
+        for profile in map(profiles.load, profiles.names())
+    ]
+
+
+@command(app, "wpt-bench doctor · wpt-bench doctor --json")
+def doctor(out: Out = OUT, as_json: Json = False) -> None:
+    """Says what is installed, which rendering back ends work, and what each profile needs."""
+    from wpt_bench.doctor import diagnose
+
+    checks = diagnose(out)
+    _show([msgspec.to_builtins(check) for check in checks], as_json, title="doctor")
+    if not all(check.ok for check in checks if not check.name.startswith("profile")):
+        raise typer.Exit(1)
+
+
+# Offline data
+
+
+@command(data_app, "wpt-bench data collect dmc · wpt-bench data collect metaworld --profile smoke --out /tmp/try")
+def collect(
+    suite: Suite,
+    profile: ProfileName = "quick",
+    tasks: Tasks = "",
+    out: Out = OUT,
+    workers: Workers = CORES,
+    yes: Yes = False,
+) -> None:
+    """Collects the offline data of a profile, or what is missing of it."""
+    from wpt_bench.running import bench
+    from wpt_bench.running.plan import Layout, select
+
+    selection = select(suite, profiles.load(profile), _split(tasks))
+    layout = Layout(out)
+    with _bar("collecting data") as progress:
+        dataset = bench.ensure_data(selection, layout, progress, _confirm(yes), workers=workers)
+    console.print(f"{len(dataset.episodes)} episodes, digest {dataset.digest}, in {dataset.path}", highlight=False)
+
+
+@command(data_app, "wpt-bench data card dmc · wpt-bench data card dmc --tasks walker-walk,walker-run --json")
+def card(
+    suite: Suite, profile: ProfileName = "quick", tasks: Tasks = "", out: Out = OUT, as_json: Json = False
+) -> None:
+    """Describes the data: episodes per embodiment and collector, and how good they are at each task."""
+    from wpt_bench.data.card import table
+    from wpt_bench.running import bench
+    from wpt_bench.running.plan import Layout, select
+
+    selection, layout = select(suite, profiles.load(profile), _split(tasks)), Layout(out)
+    dataset = bench.find_data(selection, layout)
+    if dataset is None:
+        raise UserError(
+            f"There is no {suite} data of profile {profile!r} in {out}; "
+            f"collect it: wpt-bench data collect {suite} --profile {profile}."
+        )
+    with _bar("computing labels") as progress:
+        made = bench.data_card(selection, layout, dataset, progress)
+    _json(msgspec.to_builtins(made)) if as_json else console.print(table(made))
+
+
+@command(data_app, "wpt-bench data verify dmc · wpt-bench data verify out/data/dmc-quick")
+def verify(
+    what: Annotated[str, typer.Argument(help="a suite, or the folder of a data set")],
+    profile: ProfileName = "quick",
+    out: Out = OUT,
+    as_json: Json = False,
+) -> None:
+    """Recomputes every checksum of a data set."""
+    from wpt_bench.data import store
+    from wpt_bench.running.plan import Layout
+
+    folder = Layout(out).data(what, profile) if what in registry.suites() else Path(what)
+    if not (folder / "manifest.json").exists():
+        raise UserError(f"{folder} holds no data set: there is no manifest.json in it.")
+    problems = store.verify(folder)
+    if as_json:
+        _json({"folder": str(folder), "ok": not problems, "problems": problems})
+    else:
+        for problem in problems:
+            errors.print(f"[red]Error:[/] {_plain(problem)}", highlight=False, soft_wrap=True)
+        if not problems:
+            console.print(f"{folder}: every file is whole.", highlight=False)
+    if problems:
+        raise typer.Exit(1)
+
+
+@command(data_app, "wpt-bench data export dmc walker wpt-bench/walker-v0 --task walker-walk", "export")
+def export(
+    suite: Suite,
+    scene: Annotated[str, typer.Argument(help="embodiment (dmc) or task (metaworld) whose episodes to write")],
+    dataset_id: Annotated[str, typer.Argument(help="of the new Minari data set")],
+    task: Annotated[str, typer.Option("--task", help="whose rewards to add; default: none")] = "",
+    profile: ProfileName = "quick",
+    out: Out = OUT,
+) -> None:
+    """Writes episodes as a Minari data set."""
+    from wpt_bench.data.minari_io import to_minari
+    from wpt_bench.data.store import Dataset
+    from wpt_bench.running.plan import Layout
+
+    dataset = Dataset.open(Layout(out).data(suite, profile))
+    labelled = {"suite": registry.suite(suite), "task": registry.task(suite, task)} if task else {}
+    made = to_minari(dataset, dataset_id, scene=scene, **labelled)
+    console.print(f"{made.total_episodes} episodes, {made.total_steps} agent steps, as {dataset_id}", highlight=False)
+
+
+@command(data_app, "wpt-bench data import my/walker-v0 out/data/mine dmc walker", "import")
+def import_(
+    dataset_id: Annotated[str, typer.Argument(help="of a Minari data set on this machine")],
+    folder: Annotated[Path, typer.Argument(help="of the data set to add it to")],
+    suite: Suite,
+    scene: Annotated[str, typer.Argument(help="embodiment (dmc) or task (metaworld) that it is of")],
+    action_repeat: Annotated[int, typer.Option(min=1, help="environment steps per step of the Minari data")] = 2,
+) -> None:
+    """Adds a Minari data set as a shard."""
+    from wpt_bench.data.minari_io import from_minari
+
+    of_scene = [task for task in registry.suite(suite).tasks() if task.scene == scene]
+    if not of_scene:
+        raise registry.nearest(f"scene of {suite}", scene, {task.scene for task in registry.suite(suite).tasks()})
+    made = from_minari(
+        dataset_id,
+        folder,
+        suite=registry.suite(suite),
+        embodiment=of_scene[0].embodiment,
+        scene=scene,
+        action_repeat=action_repeat,
+    )
+    console.print(f"{len(made.episodes)} episodes in {folder}", highlight=False)
+
+
+# The grid
+
+
+@command(app, "wpt-bench pretrain dmc · wpt-bench pretrain metaworld --profile smoke")
+def pretrain(
+    suite: Suite,
+    profile: ProfileName = "quick",
+    tasks: Tasks = "",
+    seeds: Seeds = "",
+    out: Out = OUT,
+    workers: Workers = CORES,
+    device: Device = "cpu",
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Pre-trains the shared world model, collecting the data first if need be."""
+    from wpt_bench.running.plan import Layout, select
+
+    selection = select(suite, profiles.load(profile), _split(tasks), (), _seeds(seeds))
+    stages = _prepare(selection, Layout(out), workers, device, yes)
+    rows = [
+        {"stage": stage.id, "seed": stage.identity["seed"]}
+        | {key: row[key] for key in ("embodiment", "model", "persistence", "mean", "context", "horizon")}
+        for stage in stages
+        for row in stage.open_loop
+    ]
+    _show(rows, as_json, title="open-loop error on held-out episodes (standardised, mean squared)")
+
+
+@command(app, "wpt-bench run dmc · wpt-bench run dmc --tasks walker-walk --methods dreamer,wpt --seeds 0,1,2 --dry-run")
+def run(
+    suite: Suite,
+    profile: ProfileName = "quick",
+    tasks: Tasks = "",
+    methods: Methods = "",
+    seeds: Seeds = "",
+    out: Out = OUT,
+    workers: Workers = CORES,
+    device: Device = "cpu",
+    yes: Yes = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run and what it would cost")] = False,
+) -> None:
+    """Makes all runs of a grid, methods x tasks x seeds, or goes on with them; makes data and pre-training first."""
+    from wpt_bench.running.plan import Layout, select
+
+    selection = select(suite, profiles.load(profile), _split(tasks), _split(methods), _seeds(seeds))
+    if dry_run:
+        _dry_run(selection, Layout(out), workers)
+    else:
+        _run(selection, Layout(out), workers, device, yes)
+
+
+@command(app, "wpt-bench bench dmc · wpt-bench bench metaworld --profile smoke --seeds 0")
+def bench(
+    suite: Suite,
+    profile: ProfileName = "quick",
+    tasks: Tasks = "",
+    methods: Methods = "",
+    seeds: Seeds = "",
+    out: Out = OUT,
+    workers: Workers = CORES,
+    device: Device = "cpu",
+    yes: Yes = False,
+) -> None:
+    """From nothing to a report: data, pre-training, runs, comparison."""
+    from wpt_bench.running.plan import Layout, select
+
+    selection = select(suite, profiles.load(profile), _split(tasks), _split(methods), _seeds(seeds))
+    failed = _run(selection, Layout(out), workers, device, yes, check=False)
+    _report(selection, Layout(out), as_json=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+@command(app, "wpt-bench status · wpt-bench status dmc --profile quick --json")
+def status(
+    suite: Annotated[str, typer.Argument(help="dmc, metaworld, or nothing for all")] = "",
+    profile: ProfileName = "quick",
+    tasks: Tasks = "",
+    methods: Methods = "",
+    seeds: Seeds = "",
+    out: Out = OUT,
+    as_json: Json = False,
+) -> None:
+    """Says which runs of a grid are pending, running, done or failed."""
+    from wpt_bench.running import bench as benching
+    from wpt_bench.running import grid
+    from wpt_bench.running.plan import Layout, identities, select
+
+    loaded, layout = profiles.load(profile), Layout(out)
+    rows = []
+    for name in [suite] if suite else [name for name in loaded.grids if name in registry.suites()]:
+        selection = select(name, loaded, _split(tasks), _split(methods), _seeds(seeds))
+        dataset = benching.find_data(selection, layout)
+        rows += [
+            {
+                "suite": identity.suite,
+                "task": identity.task,
+                "method": identity.method,
+                "seed": identity.seed,
+                "profile": identity.profile,
+                "status": grid.status(identity, layout),
+            }
+            for identity in identities(selection, dataset.digest if dataset else None)
+        ]
+    _show(rows, as_json, title=f"runs in {out}")
+
+
+@command(app, "wpt-bench report dmc · wpt-bench report --profile quick")
+def report(
+    suite: Annotated[str, typer.Argument(help="dmc, metaworld, or nothing for every suite with runs")] = "",
+    profile: ProfileName = "quick",
+    tasks: Tasks = "",
+    methods: Methods = "",
+    seeds: Seeds = "",
+    out: Out = OUT,
+    as_json: Json = False,
+) -> None:
+    """Prints the comparison and renders the HTML report, from records alone."""
+    from wpt_bench.running.plan import Layout, select
+
+    loaded = profiles.load(profile)
+    names = [suite] if suite else [name for name in loaded.grids if Layout(out).data(name, loaded.name).exists()]
+    if not names:
+        raise UserError(f"There are no runs of profile {profile!r} in {out}; make some: wpt-bench bench dmc.")
+    for name in names:
+        _report(select(name, loaded, _split(tasks), _split(methods), _seeds(seeds)), Layout(out), as_json)
+
+
+def _prepare(selection: Any, layout: Any, workers: int, device: str, yes: bool) -> list[Any]:
+    from wpt_bench.running import bench as benching
+
+    with _bar("collecting data") as progress:
+        dataset = benching.ensure_data(selection, layout, progress, _confirm(yes), workers=workers)
+    with _bar("pre-training") as progress:
+        return benching.ensure_stages(selection, layout, dataset, progress, device=device)
+
+
+def _run(selection: Any, layout: Any, workers: int, device: str, yes: bool, check: bool = True) -> bool:
+    """Makes the runs; returns (or, with ``check``, exits with) whether any failed."""
+    from wpt_bench.records import digest
+    from wpt_bench.running import bench as benching
+    from wpt_bench.running import grid
+    from wpt_bench.running.plan import identities
+
+    dataset = None
+    if selection.needs_data:
+        _prepare(selection, layout, workers, device, yes)
+        dataset = benching.find_data(selection, layout)
+    runs = identities(selection, dataset.digest if dataset else None)
+    names = {digest(identity): f"{identity.method} {identity.task} {identity.seed}" for identity in runs}
+    with _grid_bars(names) as show:
+        outcome = grid.run_grid(runs, layout, dataset.path if dataset else None, show, workers=workers, device=device)
+    for run_id, why in outcome.failed.items():
+        errors.print(f"[red]Failed:[/] {_plain(names[run_id])}: {_plain(why.strip().splitlines()[-1])}", soft_wrap=True)
+    if outcome.failed and check:
+        raise typer.Exit(1)
+    return bool(outcome.failed)
+
+
+def _dry_run(selection: Any, layout: Any, workers: int) -> None:
+    from wpt_bench.running import bench as benching
+    from wpt_bench.running import grid
+    from wpt_bench.running.plan import identities
+
+    dataset = benching.find_data(selection, layout)
+    missing = benching.missing_scenes(selection, dataset) if selection.needs_data else []
+    runs = identities(selection, dataset.digest if dataset and not missing else None)
+    states = [(identity, grid.status(identity, layout)) for identity in runs]
+    pending = [identity for identity, state in states if state != "done"]
+    rows = [
+        {"method": identity.method, "task": identity.task, "seed": identity.seed, "status": state}
+        for identity, state in states
+    ]
+    _show(
+        rows,
+        False,
+        title=f"{selection.suite} · {selection.profile.name} · {selection.grid.budget:,} environment steps each",
+    )
+    cost = benching.estimate(selection, layout, pending, workers=workers)
+    if missing:
+        console.print(
+            f"To be collected first: {', '.join(missing)}; then one world model is pre-trained.", highlight=False
+        )
+    basis = "from finished runs" if cost.measured else "from the profile"
+    console.print(
+        f"{cost.runs} runs to make on {workers} workers: about {cost.hours:.2f} hours ({basis}); disk about "
+        f"{cost.disk_gib} GiB ({cost.free_disk_gib:.0f} free); memory up to {cost.memory_gib} GiB.",
+        highlight=False,
+    )
+
+
+def _report(selection: Any, layout: Any, as_json: bool) -> None:
+    from wpt_bench.analysis.compare import compare_runs
+    from wpt_bench.reports.page import write
+    from wpt_bench.reports.tables import show
+    from wpt_bench.running import bench as benching
+    from wpt_bench.running.plan import identities
+
+    suite, profile = selection.suite, selection.profile.name
+    dataset = benching.find_data(selection, layout)
+    expected = identities(selection, dataset.digest if dataset else None)
+    comparisons = compare_runs(layout.runs, suite=suite, profile=profile, expected=expected)
+    with _bar("computing labels") as progress:
+        extras = benching.report_extras(selection, layout, progress)
+    page = write(comparisons, layout.report(suite, profile), title=f"wpt-bench: {suite}, {profile}", extras=extras)
+    if as_json:
+        _json(json.loads((page.parent / "summary.json").read_text()) | {"report": str(page)})
+        return
+    for comparison in comparisons:
+        show(comparison, console)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+
+
+# Printing and asking
+
+
+def _show(rows: list[dict[str, Any]], as_json: bool, *, title: str) -> None:
+    if as_json:
+        _json(rows)
+        return
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in rows[0] if rows else ():
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*[_plain(_cell(value)) for value in row.values()])
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def _confirm(yes: bool) -> Callable[[str], bool]:
+    def confirm(question: str) -> bool:
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise UserError(f"{question} Say --yes to agree where nobody can be asked.")
+        return typer.confirm(question, default=True)
+
+    return confirm
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[..., None]]:
+    """A progress bar with time left that goes away when it is done."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, TextColumn("{task.fields[what]}"), console=errors, transient=True) as bars:
+        bar = bars.add_task(title, total=1.0, what="")
+
+        def progress(fraction: float, what: str = "") -> None:
+            bars.update(bar, completed=fraction, what=_plain(what))
+
+        yield progress
+
+
+@contextmanager
+def _grid_bars(names: dict[str, str]) -> Iterator[Callable[[str, float, str], None]]:
+    """One bar for all runs with time left, one for each that is being made; finished ones leave a line."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[what]}"))
+    with Progress(*columns, console=errors) as bars:
+        overall = bars.add_task("all runs", total=len(names), what=f"0/{len(names)}")
+        active: dict[str, TaskID] = {}
+        fractions: dict[str, float] = {}
+
+        def show(run_id: str, fraction: float, what: str) -> None:
+            fractions[run_id] = fraction
+            ended = sum(value >= 1.0 for value in fractions.values())
+            bars.update(overall, completed=sum(fractions.values()), what=f"{ended}/{len(names)}")
+            if run_id not in active and fraction < 1:
+                active[run_id] = bars.add_task(names[run_id], total=1.0, what="")
+            if fraction < 1:
+                bars.update(active[run_id], completed=fraction, what=_plain(what))
+            elif run_id in active:
+                bars.remove_task(active.pop(run_id))
+                bars.console.print(f"{names[run_id]}: {_plain(what)}", highlight=False)
+
+        yield show
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part for part in (part.strip() for part in text.split(",")) if part)
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in _split(text))
+    except ValueError:
+        raise UserError(f"Seeds are whole numbers separated by commas, not {text!r}.") from None
+
+
+def main() -> None:
+    """Entry point of ``wpt-bench``."""
+    app()

@@ -18,11 +18,7 @@ from wpt_bench.registry import nearest
 from wpt_bench.world_model.config import WorldModelSize
 
 
-class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
-
-
-class Pretraining(_Table):
+class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Reward-free pre-training of the shared world model (paper defaults: Table 6).
 
     Attributes:
@@ -44,11 +40,12 @@ class Pretraining(_Table):
     seeds: tuple[int, ...] = (0,)
 
 
-class Data(_Table):
+class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How much offline data is collected.
 
     DMControl counts episodes stored per embodiment and collector, and episodes run by each collector that learns;
-    Meta-World counts episodes per scene. ``scenes`` empty means all of the suite's paper tasks.
+    Meta-World counts episodes per scene. ``scenes`` empty means those of all of the suite's paper tasks. ``pixels``
+    records pictures beside the states.
     """
 
     scenes: tuple[str, ...] = ()
@@ -58,10 +55,11 @@ class Data(_Table):
     training_episodes: int = 0
     updates_per_step: float = 0.5
     episodes: int = 0
+    pixels: bool = False
     seed: int = 0
 
 
-class Grid(_Table):
+class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One suite's part of a profile.
 
     Attributes:
@@ -84,11 +82,12 @@ class Grid(_Table):
     guidance: float = 1 / 3
 
 
-class Profile(_Table):
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A named scale at which the whole suite runs. See ``suites/profiles/*.toml``.
 
     Attributes:
         settings: overrides of methods' settings, by the method's ``settings_name``.
+        minutes, memory_gib, disk_gib: what its own grids take on its machine, data and pre-training included.
     """
 
     name: str
@@ -100,6 +99,7 @@ class Profile(_Table):
     settings: dict[str, dict[str, Any]] = {}
     minutes: float
     memory_gib: float
+    disk_gib: float
 
     def grid(self, suite: str) -> Grid:
         """The suite's part; UserError if the profile has none."""

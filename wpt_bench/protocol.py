@@ -199,8 +199,11 @@ class AgentContext:
 class Agent(Protocol):
     """A learner in one run. Observations arrive as the simulator gives them, unpadded and unscaled."""
 
-    def offline(self, progress: Progress) -> dict[str, float]:
-        """Everything before the first environment step; returns diagnostics for the record."""
+    def offline(self, progress: Progress) -> dict[str, Any]:
+        """Everything before the first environment step; returns diagnostics for the record (JSON values).
+
+        ``retrieved``, if there, lists indices of the granted episodes that the agent works with.
+        """
         ...
 
     def begin(self, batch: int, *, seed: int, evaluation: bool) -> Any:

@@ -312,4 +312,3 @@ class _Loop:
 
     def _clock(self) -> float:
         return self.wall_clock + time.monotonic() - self.started
-

@@ -145,9 +145,7 @@ def identities(selection: Selection, data: str | None) -> list[Identity]:
     ]
 
 
-def _identity(
-    selection: Selection, suite: Suite, task: Task, method: Method, seed: int, data: str | None
-) -> Identity:
+def _identity(selection: Selection, suite: Suite, task: Task, method: Method, seed: int, data: str | None) -> Identity:
     profile, grid = selection.profile, selection.grid
     stage = None
     if method.pretrained and data is not None:

@@ -13,7 +13,17 @@ from typing import Any
 import psutil
 import torch
 
-LIBRARIES = ("wpt-bench", "torch", "numpy", "mujoco", "dm_control", "metaworld", "gymnasium", "faiss-cpu", "safetensors")
+LIBRARIES = (
+    "wpt-bench",
+    "torch",
+    "numpy",
+    "mujoco",
+    "dm_control",
+    "metaworld",
+    "gymnasium",
+    "faiss-cpu",
+    "safetensors",
+)
 
 
 @functools.cache

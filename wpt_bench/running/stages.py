@@ -1,4 +1,4 @@
-"""Shared pre-training: one world model per suite, data set and pre-training seed, used by every run that asks for it."""
+"""Shared pre-training: one world model per suite, data set and pre-training seed, for every run that asks for it."""
 
 from __future__ import annotations
 
@@ -113,9 +113,7 @@ def pretrain(
         return stage
 
 
-def _split(
-    selection: Selection, dataset: Dataset, seed: int
-) -> tuple[list[EpisodeView], dict[str, list[EpisodeView]]]:
+def _split(selection: Selection, dataset: Dataset, seed: int) -> tuple[list[EpisodeView], dict[str, list[EpisodeView]]]:
     """Training episodes, and held-out ones by embodiment (for the validation alone: no model sees the names)."""
     suite = registry.suite(selection.suite)
     view = grant(dataset, DataAccess.REWARD_FREE, selection.tasks[0], suite, selection.profile.observation)

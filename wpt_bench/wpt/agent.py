@@ -113,7 +113,7 @@ class WPTAgent:
 
     # Before the first environment step
 
-    def offline(self, progress: Progress) -> dict[str, float]:
+    def offline(self, progress: Progress) -> dict[str, Any]:
         """Retrieves episodes and clones the prior from them, as far as the switches ask for it."""
         if not (self.switches.rehearsal or self.switches.guidance):
             return {}
@@ -121,7 +121,7 @@ class WPTAgent:
         self.retrieved = self._retrieve(episodes)
         self._open_rehearsal()
         if self.prior is None:
-            return {}
+            return {"retrieved": self.retrieved}
         settings = self.settings
         loss = clone_prior(
             self.prior,
@@ -132,7 +132,7 @@ class WPTAgent:
             seed=episode_seed(self.context.seed, "agent", 1),
             progress=progress,
         )
-        return {"prior_loss": loss}
+        return {"retrieved": self.retrieved, "prior_loss": loss}
 
     def _retrieve(self, episodes: list[EpisodeView]) -> list[int]:
         count, task = self.settings.retrieved, self.context.task

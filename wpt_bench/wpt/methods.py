@@ -7,6 +7,7 @@ from functools import partial
 from wpt_bench.protocol import Agent, AgentContext, DataAccess, Method
 from wpt_bench.wpt.settings import Settings
 
+DREAMER = "Mastering Diverse Domains through World Models, arXiv 2301.04104"
 PAPER = "Generalist World Model Pre-Training for Efficient Reinforcement Learning, arXiv 2502.19544"
 VERSION = 1
 
@@ -29,7 +30,7 @@ def _method(name: str, pretrain: bool, rehearsal: bool, guidance: bool, *, rando
         family="From scratch" if scratch else "WPT",
         data_access=DataAccess.NONE if scratch else DataAccess.REWARD_FREE,
         observations=("state", "pixels"),
-        paper=PAPER,
+        paper=DREAMER if scratch else PAPER,
         build=partial(_build, pretrain=pretrain, rehearsal=rehearsal, guidance=guidance, random_replay=random_replay),
         settings=Settings,
         settings_name="wpt",

@@ -23,7 +23,7 @@ HORIZON = 15
 
 
 class Pretrainer:
-    """Trains the world model on observations and actions. ``update`` is a function of the seed and the update's index."""
+    """Trains the world model on observations and actions; an update's randomness depends on seed and index alone."""
 
     def __init__(
         self,
@@ -121,9 +121,7 @@ def open_loop_error(
     }
 
 
-def _tensors(
-    model: WorldModel, batch: Batch, device: str
-) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+def _tensors(model: WorldModel, batch: Batch, device: str) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
     """Prepared observations ``(L, B, ...)``, mask ``(B, state)`` or None, actions ``(L, B, action)``."""
     observation = model.prepare(torch.from_numpy(batch.observation).to(device).transpose(0, 1))
     mask = torch.from_numpy(batch.observation_mask).to(device) if model.observation == "state" else None

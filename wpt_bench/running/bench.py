@@ -1,0 +1,163 @@
+"""What has to be there before a grid can run, and what is made of it afterwards: data, pre-training, report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from wpt_bench import records, registry
+from wpt_bench.data.card import Card, card
+from wpt_bench.data.collect import collect
+from wpt_bench.data.store import Dataset
+from wpt_bench.protocol import Progress, Task, UserError
+from wpt_bench.records import Identity, Run
+from wpt_bench.running.plan import Layout, Selection, identities
+from wpt_bench.running.stages import Stage, open_loop_rows, pretrain
+
+Confirm = Callable[[str], bool]
+"""Asks the user a yes-or-no question."""
+
+
+def find_data(selection: Selection, layout: Layout) -> Dataset | None:
+    """The data set of the grid if it has been collected, with whatever scenes it has."""
+    folder = layout.data(selection.suite, selection.profile.name)
+    return Dataset.open(folder) if (folder / "manifest.json").exists() else None
+
+
+def missing_scenes(selection: Selection, dataset: Dataset | None) -> list[str]:
+    """Scenes that the grid needs and the data set lacks."""
+    present = {info.scene for info in dataset.episodes} if dataset else set()
+    return [scene for scene in selection.scenes if scene not in present]
+
+
+def ensure_data(selection: Selection, layout: Layout, progress: Progress, confirm: Confirm, *, workers: int) -> Dataset:
+    """The grid's data set, collected as far as it is missing.
+
+    Adding scenes to data that is there changes its digest, so that pre-training and all runs on it are made again:
+    that is asked for first.
+    """
+    dataset = find_data(selection, layout)
+    missing = missing_scenes(selection, dataset)
+    if dataset is not None and not missing:
+        return dataset
+    if dataset is not None and not confirm(
+        f"The data has no episodes of {', '.join(missing)}. Collect them? Pre-training and the runs that use the data "
+        "will then be made again."
+    ):
+        raise UserError(f"Without data of {', '.join(missing)} these tasks cannot run; choose others or say --yes.")
+    return collect(
+        registry.suite(selection.suite),
+        selection.grid.data,
+        selection.scenes,
+        selection.grid.data.seed,
+        layout.data(selection.suite, selection.profile.name),
+        workers=workers,
+        progress=progress,
+    )
+
+
+def ensure_stages(
+    selection: Selection, layout: Layout, dataset: Dataset, progress: Progress, *, device: str
+) -> list[Stage]:
+    """The pre-trained world models that the grid's seeds ask for."""
+    seeds = selection.profile.pretraining.seeds
+    wanted = list(dict.fromkeys(seeds[seed % len(seeds)] for seed in selection.grid.seeds))
+    return [pretrain(selection, layout, dataset, seed, progress, device=device) for seed in wanted]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a grid will cost.
+
+    Attributes:
+        runs: those still to be made.
+        hours: for them, on ``workers`` processes; from finished runs of this grid where there are any
+            (``measured``), else from the profile's own figure.
+        disk_gib: roughly, with the data.
+        memory_gib: at most, of all workers together.
+    """
+
+    runs: int
+    hours: float
+    measured: bool
+    disk_gib: float
+    memory_gib: float
+    free_disk_gib: float
+
+
+def estimate(selection: Selection, layout: Layout, pending: Sequence[Identity], *, workers: int) -> Estimate:
+    """Estimates a grid before any work."""
+    finished = [
+        run.wall_clock
+        for folder in records.find_runs(layout.runs)
+        if (run := _read(folder)) is not None
+        and run.status == "done"
+        and (run.identity.suite, run.identity.profile) == (selection.suite, selection.profile.name)
+    ]
+    own = selection.profile.grid(selection.suite)
+    per_run = 120.0 * selection.profile.minutes / (len(own.tasks) * len(own.seeds) * len(own.methods))
+    if finished:
+        per_run = sum(finished) / len(finished)
+    existing = next(path for path in [layout.out.absolute(), *layout.out.absolute().parents] if path.is_dir())
+    return Estimate(
+        runs=len(pending),
+        hours=per_run * len(pending) / workers / 3600,
+        measured=bool(finished),
+        disk_gib=selection.profile.disk_gib,
+        memory_gib=selection.profile.memory_gib,
+        free_disk_gib=shutil.disk_usage(existing).free / 2**30,
+    )
+
+
+def data_card(selection: Selection, layout: Layout, dataset: Dataset, progress: Progress | None = None) -> Card:
+    """The card of the grid's data for its tasks, with the mean return of what finished runs retrieved."""
+    infos = {info.scene for info in dataset.episodes}
+    tasks = [task for task in selection.tasks if task.scene in infos]
+    retrieved = {task.name: mean for task in tasks if (mean := _retrieved_return(selection, layout, dataset, task))}
+    return card(dataset, registry.suite(selection.suite), tasks, retrieved, progress)
+
+
+def report_extras(selection: Selection, layout: Layout, progress: Progress | None = None) -> dict[str, Any]:
+    """What the report shows beside the records: open-loop errors of the pre-trainings, and the data card."""
+    dataset = find_data(selection, layout)
+    if dataset is None:
+        return {}
+    stages = sorted({identity.stage for identity in identities(selection, dataset.digest) if identity.stage})
+    extras: dict[str, Any] = {"open_loop": open_loop_rows(layout, stages)}
+    if not missing_scenes(selection, dataset):
+        extras["data_card"] = msgspec.to_builtins(data_card(selection, layout, dataset, progress))["rows"]
+    return extras
+
+
+def _retrieved_return(selection: Selection, layout: Layout, dataset: Dataset, task: Task) -> float | None:
+    """Mean return, under the task's reward, of the episodes of its scene that its finished runs retrieved."""
+    from wpt_bench.data.labels import labels
+
+    chosen: list[int] = []
+    for identity in identities(selection, dataset.digest):
+        run = _read(layout.runs / records.digest(identity)) if identity.task == task.name else None
+        if run is not None and identity.method != "wpt-random-replay":
+            chosen += [int(index) for index in run.diagnostics.get("retrieved", [])]
+    chosen = [index for index in chosen if dataset.episodes[index].scene == task.scene]
+    if not chosen:
+        return None
+    unique = sorted(set(chosen))
+    returns: Mapping[int, float] = {
+        index: float(reward.sum())
+        for index, (reward, _) in zip(
+            unique, labels(dataset, registry.suite(selection.suite), task, unique), strict=True
+        )
+    }
+    return sum(returns[index] for index in chosen) / len(chosen)
+
+
+def _read(folder: Path) -> Run | None:
+    try:
+        return records.read_run(folder)
+    except records.RecordError:
+        return None
