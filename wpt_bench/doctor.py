@@ -22,9 +22,8 @@ from wpt_bench import profiles, registry
 from wpt_bench.profiles import Profile
 
 GIB = 1024**3
-ROOM = 2 * GIB
-"""Free disk space, in bytes, below which we warn: data, weights and checkpoints of ``quick`` fit well into it."""
 SHOWN = ("torch", "mujoco", "dm_control", "metaworld", "gymnasium", "numpy")
+ELSEWHERE = "Name a folder that you may write to with --out or WPT_BENCH_OUT."
 PICTURES = (
     "Install the Debian package libosmesa6, or libegl1 with libgl1-mesa-dri; without them only the pixel profiles are "
     "out of reach."
@@ -40,12 +39,14 @@ class Check:
         ok: whether it is as it should be; for a profile, whether it can run here.
         found: what is there.
         advice: one sentence on what to do; empty when ``ok``.
+        required: whether nothing at all runs without it.
     """
 
     name: str
     ok: bool
     found: str
     advice: str
+    required: bool = False
 
 
 def diagnose(out: Path) -> list[Check]:
@@ -55,6 +56,8 @@ def diagnose(out: Path) -> list[Check]:
     """
     backends = _backends()
     memory = psutil.virtual_memory().total
+    folder = next(path for path in [out.absolute(), *out.absolute().parents] if path.is_dir())
+    free = shutil.disk_usage(folder).free
     return [
         _python(),
         _packages(),
@@ -62,15 +65,15 @@ def diagnose(out: Path) -> list[Check]:
         _plugins("methods", registry.methods()),
         _cores(),
         _check("memory", memory >= 2 * GIB, f"{memory / GIB:.1f} GiB", "Use a machine with 2 GiB or more."),
-        _disk(out),
+        _check("output folder", os.access(folder, os.W_OK), f"{out}, {free / GIB:.1f} GiB free", ELSEWHERE, True),
         *_torch(),
         _check("pictures", any(backends.values()), _spell(backends), PICTURES),
-        *(_profile(profiles.load(name), any(backends.values()), memory) for name in profiles.names()),
+        *(_profile(profiles.load(name), any(backends.values()), memory, free) for name in profiles.names()),
     ]
 
 
-def _check(name: str, ok: bool, found: str, advice: str) -> Check:
-    return Check(name, ok, found, "" if ok else advice)
+def _check(name: str, ok: bool, found: str, advice: str, required: bool = False) -> Check:
+    return Check(name, ok, found, "" if ok else advice, required)
 
 
 def _python() -> Check:
@@ -95,28 +98,18 @@ def _packages() -> Check:
             wrong.append(f"{requirement.name} {installed} is not {requirement.specifier}")
     shown = ", ".join(f"{name} {version(name)}" for name in SHOWN if not any(name in text for text in wrong))
     advice = "Install wpt-bench again with `pip install --constraint constraints.txt`; other versions are untested."
-    return _check("packages", not wrong, "; ".join([*wrong, shown]), advice)
+    return _check("packages", not wrong, "; ".join([*wrong, shown]), advice, True)
 
 
 def _plugins(kind: str, found: Mapping[str, object]) -> Check:
     advice = f"No {kind} could be loaded: install wpt-bench again, its entry points are missing or broken."
-    return _check(kind, bool(found), ", ".join(found) or "none", advice)
+    return _check(kind, bool(found), ", ".join(found) or "none", advice, True)
 
 
 def _cores() -> Check:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     advice = "Expect times two or more beyond those of the profiles, which are for two cores."
     return _check("cpu cores", usable >= 2, str(usable), advice)
-
-
-def _disk(out: Path) -> Check:
-    folder = next(path for path in [out.absolute(), *out.absolute().parents] if path.is_dir())
-    free = shutil.disk_usage(folder).free
-    writable = os.access(folder, os.W_OK)
-    advice = "Name a folder on a disk with more room with --out or WPT_BENCH_OUT."
-    if not writable:
-        advice = "Name a folder that you may write to with --out or WPT_BENCH_OUT."
-    return _check("disk", free >= ROOM and writable, f"{free / GIB:.1f} GiB free at {out}", advice)
 
 
 def _torch() -> Iterator[Check]:
@@ -139,9 +132,17 @@ def _spell(backends: Mapping[str, bool]) -> str:
     return ", ".join(f"{name} {'works' if works else 'does not work'}" for name, works in backends.items())
 
 
-def _profile(profile: Profile, pictures: bool, memory: int) -> Check:
-    needs = f"{profile.observation}; {profile.minutes:g} min, {profile.memory_gib:g} GiB"
+def _profile(profile: Profile, pictures: bool, memory: int, free: int) -> Check:
+    needs = (
+        f"{profile.observation}; about {profile.minutes:g} min, {profile.memory_gib:g} GiB of memory, "
+        f"{profile.disk_gib:g} GiB of disk"
+    )
     if profile.observation == "pixels" and not pictures:
-        return Check(f"profile {profile.name}", False, needs, PICTURES)
-    advice = f"Run it on a machine with {profile.memory_gib:g} GiB of memory, or with fewer workers."
-    return _check(f"profile {profile.name}", profile.memory_gib * GIB <= memory, needs, advice)
+        advice = PICTURES
+    elif profile.memory_gib * GIB > memory:
+        advice = f"Give fewer --workers, or use a machine with {profile.memory_gib:g} GiB of memory."
+    elif profile.disk_gib * GIB > free:
+        advice = f"Name a folder on a disk with {profile.disk_gib:g} GiB free with --out or WPT_BENCH_OUT."
+    else:
+        advice = ""
+    return Check(f"profile {profile.name}", not advice, needs, advice)

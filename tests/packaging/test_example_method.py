@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLE = Path(__file__).parent / "example_method"
-RUN = ("run", "dmc", "--profile", "smoke", "--tasks", "cartpole-balance", "--methods", "linear-search", "--seeds", "0")
+GRID = ["--profile=smoke", "--tasks=cartpole-balance", "--methods=linear-search", "--seeds=0", "--out=kept"]
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +29,11 @@ def test_an_installed_method_is_listed(run, target: Path, example: Path) -> None
     assert methods["linear-search"]["observations"] == ["state"]
 
 
-def test_an_installed_method_runs_and_is_judged(run, target: Path, example: Path, tmp_path: Path) -> None:
+def test_an_installed_method_runs(run, target: Path, example: Path, tmp_path: Path) -> None:
     program = str(target / "bin" / "wpt-bench")
-    done = run(program, *RUN, "--yes", "--out", "kept", also=(example,))
+    done = run(program, "run", "dmc", *GRID, also=(example,))
     assert done.returncode == 0, done.stdout + done.stderr
-    done = run(program, "status", "--json", "--out", "kept", also=(example,))
+    done = run(program, "status", "dmc", *GRID, "--json", also=(example,))
     assert done.returncode == 0, done.stderr
     (record,) = json.loads(done.stdout)
     assert (record["method"], record["task"], record["status"]) == ("linear-search", "cartpole-balance", "done")
