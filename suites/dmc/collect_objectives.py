@@ -25,6 +25,7 @@ _GROUPS = (_VELOCITY, _HEIGHT, _UP, _TURNING)
 _WANTED = (0.6, 0.6, 0.6, 0.2)  # how often a reward looks at each group
 _WIDTH = 0.5
 _REACH = 2.0
+_NOVELTY = 0.3
 
 
 class Trunk:
@@ -71,12 +72,13 @@ class RandomReward:
     and turning grow with the target. No constant of any task enters. The condition is ``w`` and the scaled ``t``.
     """
 
-    dim = len(_GROUPS) + FEATURES
+    dim = len(_GROUPS) + 1 + FEATURES
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
         self._centre = np.zeros(FEATURES, np.float32)
         self._scale: Float32 | None = None
+        self._curiosity = Curiosity(seed)
 
     def refresh(self, replay: Replay) -> None:
         """Measures what the episodes so far have visited; the first call fixes the units of features."""
@@ -88,6 +90,7 @@ class RandomReward:
             for group in (_VELOCITY, _TURNING):
                 self._scale[group] = np.sqrt(np.square(rows[:, group]).sum(1).mean())
             self._scale += 0.01
+        self._curiosity.refresh(replay)
         self._visited = (rows - self._centre) / self._scale
         self._fast = np.quantile(np.abs(self._visited), 0.9, axis=0)
         self._low, self._high = np.quantile(self._visited[:, _HEIGHT], [0.01, 0.99])
@@ -105,17 +108,18 @@ class RandomReward:
         been = self._visited[rng.integers(len(self._visited), size=count), _UP]
         anywhere = _directions(rng.standard_normal((count, 3)) * self._fast[_UP])
         target[:, _UP] = np.where(rng.random((count, 1)) < 0.5, been, anywhere)
-        return np.concatenate([weight / weight.sum(1, keepdims=True), target], axis=1).astype(np.float32)
+        novelty = rng.uniform(0, _NOVELTY, (count, 1))
+        return np.concatenate([weight / weight.sum(1, keepdims=True), novelty, target], axis=1).astype(np.float32)
 
     def reward(self, replay: Replay, episode: NDArray[Any], step: NDArray[Any], condition: Float32) -> Float32:
         """Rewards in [0, 1]; see ``Objective.reward``."""
         feature = (replay.feature[episode, step] - self._centre) / self._scale
-        weight, target = condition[..., : len(_GROUPS)], condition[..., len(_GROUPS) :]
-        total = np.zeros(feature.shape[:-1], np.float32)
+        weight, target = condition[..., : len(_GROUPS)], condition[..., len(_GROUPS) + 1 :]
+        total = condition[..., len(_GROUPS)] * self._curiosity.reward(replay, episode, step, condition)
         for index, group in enumerate(_GROUPS):
             distance = _length(feature[..., group] - target[..., group])
             width = _WIDTH * (1 + _length(target[..., group])) if group in (_VELOCITY, _TURNING) else _WIDTH
-            total += weight[..., index] * np.exp(-distance / width)
+            total = total + weight[..., index] * np.exp(-distance / width)
         return total
 
 

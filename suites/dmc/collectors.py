@@ -35,13 +35,14 @@ _COLLECTORS = (*_OBJECTIVES, "pink-noise")
 _EPISODES = 1_000_000  # episode seeds set aside for one job; the last of them is the learner's
 _NOISE = (0.2, 1.5)  # pink-noise: standard deviation of actions before clipping, least and most
 _EXPLORATION = 0.4  # trained collectors: most noise on the actor's actions
+_WARM_UP = 3  # trained collectors: episodes of noise before learning begins
 _STATE_LIMIT = 10.0  # scaled states beyond it are clipped for the learner
 
 Policy = Callable[[Float32, int], NDArray[Any]]
 
 
 def collection_jobs(suite: Suite, settings: Any, scenes: Sequence[str], seed: int) -> list[CollectionJob]:
-    """One job per collector and embodiment, named ``walker-random-reward``; those that learn take longest and come first.
+    """One job per collector and embodiment, named ``walker-random-reward``; the slow ones, which learn, come first.
 
     Args:
         suite: DMControl.
@@ -69,7 +70,7 @@ def collection_jobs(suite: Suite, settings: Any, scenes: Sequence[str], seed: in
         for scene in scenes if stored else ():
             if scene not in tasks:
                 raise UserError(f"DMControl has no embodiment {scene!r}; choose from {', '.join(tasks)}.")
-            plan = _Plan(
+            plan = Plan(
                 suite=suite,
                 task=tasks[scene],
                 collector=collector,
@@ -93,7 +94,7 @@ def collection_jobs(suite: Suite, settings: Any, scenes: Sequence[str], seed: in
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """One job: ``run`` episodes, ``updates`` after each, those of index ``stored`` kept; ``first`` begins its seeds."""
 
     suite: Suite
@@ -106,6 +107,7 @@ class _Plan:
     first: int
 
     def episode_seed(self, index: int) -> int:
+        """What the simulator of the episode is reset with."""
         return episode_seed(self.seed, "collection", self.first + index)
 
 
@@ -120,10 +122,9 @@ class _Episode:
     feature: Float32
 
 
-def _collect(plan: _Plan, writer: ShardWriter, progress: Progress) -> None:
-    body = _Body(plan)
+def _collect(plan: Plan, writer: ShardWriter, progress: Progress) -> None:
     with _one_thread():
-        episodes = _train(plan, body) if plan.collector in _OBJECTIVES else _noise(plan, body)
+        episodes = Training(plan).episodes() if plan.collector in _OBJECTIVES else _noise(plan)
         for index, episode in enumerate(episodes):
             if index in plan.stored:
                 writer.add_episode(
@@ -137,43 +138,59 @@ def _collect(plan: _Plan, writer: ShardWriter, progress: Progress) -> None:
             progress((index + 1) / plan.run, f"{plan.task.embodiment} {plan.collector}")
 
 
-def _noise(plan: _Plan, body: _Body) -> Iterator[_Episode]:
+def _noise(plan: Plan) -> Iterator[_Episode]:
+    body = _Body(plan)
     for index in range(plan.run):
         rng = np.random.default_rng([plan.episode_seed(index), 1])
         yield body.episode(plan.episode_seed(index), _noisy_policy(rng, plan.task))
 
 
-def _train(plan: _Plan, body: _Body) -> Iterator[_Episode]:
-    """Episodes of a learner that is updated after each; the first few are noise, for its objective to start from."""
-    task = plan.task
-    seed = plan.episode_seed(_EPISODES - 1)
-    objective = _OBJECTIVES[plan.collector](seed)
-    replay = Replay(
-        plan.run,
-        task.agent_steps,
-        state=task.state_dim,
-        action=task.action_dim,
-        feature=FEATURES,
-        condition=objective.dim,
-    )
-    learner = Learner(replay, objective, seed)
-    warm_up = min(3, plan.run)
-    for index in range(plan.run):
+class Training:
+    """A learner that trains on ``objective`` as it collects; the first few episodes are noise, to start from.
+
+    Attributes:
+        replay: its episodes so far, each with the condition it was collected under.
+        objective: what it wants.
+        warm_up: how many episodes are noise.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        task, seed = plan.task, plan.episode_seed(_EPISODES - 1)
+        self._plan, self._body = plan, _Body(plan)
+        self.objective = _OBJECTIVES[plan.collector](seed)
+        self.replay = Replay(
+            plan.run,
+            task.agent_steps,
+            state=task.state_dim,
+            action=task.action_dim,
+            feature=FEATURES,
+            condition=self.objective.dim,
+        )
+        self.warm_up = min(_WARM_UP, plan.run)
+        self._learner = Learner(self.replay, self.objective, seed)
+
+    def episodes(self) -> Iterator[_Episode]:
+        """Runs the training: updates follow every episode but the first few, and the last."""
+        for index in range(self._plan.run):
+            if index >= self.warm_up:
+                self.objective.refresh(self.replay)
+                if index == self.warm_up:
+                    self.replay.condition[:index] = self.objective.draw(index)
+                self._learner.learn(self._plan.updates)
+            yield self._episode(index)
+
+    def _episode(self, index: int) -> _Episode:
+        plan = self._plan
         rng = np.random.default_rng([plan.episode_seed(index), 1])
-        if index < warm_up:
-            condition = np.zeros(objective.dim, np.float32)
-            policy = _noisy_policy(rng, task)
+        if index < self.warm_up:
+            condition = np.zeros(self.objective.dim, np.float32)
+            policy = _noisy_policy(rng, plan.task)
         else:
-            condition = objective.draw(1)[0]
-            policy = _learned_policy(rng, task, learner, condition)
-        episode = body.episode(plan.episode_seed(index), policy)
-        replay.add(episode.scaled, episode.action, episode.feature, condition)
-        if index >= warm_up - 1:
-            objective.refresh(replay)
-            if index == warm_up - 1:
-                replay.condition[:warm_up] = objective.draw(warm_up)
-            learner.learn(plan.updates)
-        yield episode
+            condition = self.objective.draw(1)[0]
+            policy = _learned_policy(rng, plan.task, self._learner, condition)
+        episode = self._body.episode(plan.episode_seed(index), policy)
+        self.replay.add(episode.scaled, episode.action, episode.feature, condition)
+        return episode
 
 
 def _noisy_policy(rng: np.random.Generator, task: Task) -> Policy:
@@ -189,7 +206,7 @@ def _learned_policy(rng: np.random.Generator, task: Task, learner: Learner, cond
 class _Body:
     """A simulator of the embodiment, which runs one episode after another."""
 
-    def __init__(self, plan: _Plan) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._task = plan.task
         self._env: DMCEnv = plan.suite.make(plan.task, "state")  # type: ignore[assignment]
         self._trunk = Trunk(self._env.simulator.physics)
