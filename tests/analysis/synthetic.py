@@ -75,7 +75,7 @@ def write(
         provenance=provenance
         or {
             "git_revision": "0123abcd",
-            "command": "wpt-bench run --suite dmc --profile quick",
+            "command": "wpt-bench run dmc --profile quick",
             "machine": {"processor": "x86_64", "cores": 2},
             "versions": {"torch": "2.13.0"},
         },

@@ -80,7 +80,7 @@ def test_the_page_shows_every_method_task_seed_and_run(tmp_path):
         "none (online only)",
         "reward-free",
         "the paper's; none here",
-        "wpt-bench run --suite dmc",
+        "wpt-bench run dmc",
         "0123abcd",
     ):
         assert grant in parsed.words

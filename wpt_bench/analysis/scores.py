@@ -124,7 +124,7 @@ def load_runs(
         notes = f" ({len(problems)} records could not be read; the first: {problems[0]})" if problems else ""
         raise UserError(
             f"{root} holds no runs of suite {suite} with profile {profile}{notes}; "
-            f"run the benchmark first, for instance: wpt-bench run --suite {suite} --profile {profile}."
+            f"run the benchmark first, for instance: wpt-bench run {suite} --profile {profile}."
         )
     kind = kinds.pop()
     found = [(folder, run) for folder, run in found if run.identity.observation == kind]
