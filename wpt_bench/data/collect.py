@@ -154,8 +154,8 @@ class _Pool:
         except (EOFError, ConnectionResetError) as error:
             worker.process.join()
             raise UserError(
-                f"Collecting {worker.job} was killed (exit code {worker.process.exitcode}), perhaps for lack of memory; run "
-                "the command again, with fewer workers: the finished shards are kept."
+                f"Job {worker.job} was killed (exit code {worker.process.exitcode}), perhaps for lack of memory; "
+                "run it again, with fewer workers: the finished shards are kept."
             ) from error
         if message[0] == "failed":
             failure = UserError(f"Collecting {worker.job} failed: {message[1]}")

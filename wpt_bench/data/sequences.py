@@ -21,8 +21,8 @@ from wpt_bench.data.views import EpisodeView
 from wpt_bench.protocol import ACTION_PAD, STATE_PAD, ObservationKind, UserError
 
 # Pages of the memory map count as memory of the process that touched them. Letting go of them after so many bytes
-# bounds it, at a cost that cannot be measured: they stay in the system's cache.
-_RELEASE_BYTES = 256 * 2**20
+# bounds it, and costs little: they stay in the system's cache (see tests/benchmarks/test_replay.py).
+_RELEASE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)

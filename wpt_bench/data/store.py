@@ -458,7 +458,8 @@ def _convert(key: str, value: ArrayLike) -> NDArray[Any]:
     array = np.asarray(value)
     if key == "image" and array.dtype != np.uint8:
         raise UserError(f"Pictures must be uint8, not {array.dtype}.")
-    return np.ascontiguousarray(array, dtype)
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused
+        return np.ascontiguousarray(array, dtype)
 
 
 def _width_problem(widths: Mapping[str, tuple[int, ...]]) -> str | None:
