@@ -145,7 +145,7 @@ def read_run(folder: Path) -> Run:
         if schema != SCHEMA:
             raise RecordError(f"{path} has record schema {schema}; this version reads schema {SCHEMA}.")
         run = msgspec.json.decode(raw, type=Run)
-    except (OSError, AttributeError, msgspec.DecodeError) as error:
+    except (OSError, AttributeError, ValueError, msgspec.MsgspecError) as error:  # not UTF-8 is a ValueError
         raise RecordError(f"{path} cannot be read as a run record: {error}") from error
     if run.id != digest(run.identity):
         raise RecordError(f"{path} was altered: its id is not the digest of its identity.")
@@ -182,7 +182,7 @@ def read_episodes(folder: Path) -> list[Episode]:
     for number, line in enumerate(lines[:-1], start=1):
         try:
             rows.append(msgspec.json.decode(line, type=Episode))
-        except msgspec.DecodeError as error:
+        except (ValueError, msgspec.MsgspecError) as error:
             raise RecordError(f"{path}, line {number}, cannot be read as an episode: {error}") from error
     return rows
 

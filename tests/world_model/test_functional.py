@@ -80,7 +80,7 @@ def test_categorical_kl_by_hand() -> None:
 def test_samples_follow_the_probabilities_and_pass_gradients_straight_through() -> None:
     generator = torch.Generator().manual_seed(0)
     log_p = torch.tensor([0.1, 0.2, 0.7]).log().expand(20_000, 3).clone().requires_grad_()
-    sample = f.sample_one_hot(log_p, f.gumbel((20_000, 3), generator, "cpu"))
+    sample = f.sample_one_hot(log_p, torch.rand(20_000, generator=generator))
     assert sample.detach().sum(-1).allclose(torch.ones(20_000))
     assert sample.detach().mean(0).tolist() == pytest.approx([0.1, 0.2, 0.7], abs=0.012)
     weight = torch.randn(20_000, 3)
@@ -88,6 +88,12 @@ def test_samples_follow_the_probabilities_and_pass_gradients_straight_through() 
     gradient = log_p.grad
     assert gradient is not None
     assert gradient.allclose(weight * log_p.detach().exp(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("uniform", "picked"), [(0.0, 0), (0.249, 0), (0.25, 1), (0.99, 2), (1.0, 2)])
+def test_a_uniform_number_picks_the_class_whose_share_it_falls_in(uniform: float, picked: int) -> None:
+    log_p = torch.tensor([0.25, 0.5, 0.25]).log()
+    assert f.sample_one_hot(log_p, torch.tensor(uniform)).argmax().item() == picked
 
 
 def _lambda_return_plain(reward: Tensor, value: Tensor, discount: float, lam: float) -> list[float]:

@@ -120,7 +120,8 @@ def _one_pool(
                     continue
                 if error is None:
                     done.append(run_id)
-                    report(run_id, 1.0, "done")
+                    seconds = records.read_run(layout.runs / run_id).wall_clock
+                    report(run_id, 1.0, f"done in {seconds:.0f} s")
                 else:
                     failed[run_id] = str(error)
                     report(run_id, 1.0, f"failed: {error}")
@@ -135,11 +136,14 @@ def _one_pool(
 
 
 def _deliver(messages: Queue[tuple[str, float, str]], report: Report) -> None:
+    """Passes on what workers say; that a run has ended is known by its future alone."""
     while True:
         try:
-            report(*messages.get_nowait())
+            run_id, fraction, what = messages.get_nowait()
         except queue.Empty:
             return
+        if fraction < 1:
+            report(run_id, fraction, what)
 
 
 # In the worker
@@ -168,7 +172,7 @@ def _work(identity: Identity, layout: Layout, data: Path | None, device: str) ->
 
     def progress(fraction: float, what: str = "") -> None:
         nonlocal last
-        if _messages is not None and (time.monotonic() - last >= POLL_SECONDS or fraction >= 1):
+        if _messages is not None and time.monotonic() - last >= POLL_SECONDS:
             last = time.monotonic()
             _messages.put((run_id, fraction, what))
 

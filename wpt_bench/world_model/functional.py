@@ -56,24 +56,19 @@ def unimix_log_probs(logits: Tensor) -> Tensor:
     return torch.log((1 - UNIMIX) * F.softmax(logits, -1) + UNIMIX / logits.shape[-1])
 
 
-def gumbel(shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Tensor:
-    """Standard Gumbel noise: argmax of log-probabilities plus this is a categorical sample."""
-    return -torch.empty(shape, device=device).exponential_(generator=generator).log()
-
-
-def sample_one_hot(log_probs: Tensor, noise: Tensor) -> Tensor:
+def sample_one_hot(log_probs: Tensor, uniform: Tensor) -> Tensor:
     """One-hot samples over the last axis, with straight-through gradients to the probabilities.
 
     Args:
         log_probs: float ``(..., classes)``.
-        noise: Gumbel noise of the same shape.
+        uniform: numbers in [0, 1), ``(...)``: each picks the class in whose share of the probability it falls.
 
     Returns:
         float ``(..., classes)``: exactly one-hot in value.
     """
     probs = log_probs.exp()
-    index = (log_probs.detach() + noise).argmax(-1, keepdim=True)
-    hard = torch.zeros_like(probs).scatter_(-1, index, 1.0)
+    passed = probs.detach().cumsum(-1)[..., :-1] <= uniform.unsqueeze(-1)
+    hard = torch.zeros_like(probs).scatter_(-1, passed.sum(-1, keepdim=True), 1.0)
     return hard + (probs - probs.detach())
 
 

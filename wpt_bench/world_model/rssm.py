@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wpt_bench.world_model.config import WorldModelSize
-from wpt_bench.world_model.functional import gumbel, sample_one_hot, unimix_log_probs
+from wpt_bench.world_model.functional import sample_one_hot, unimix_log_probs
 from wpt_bench.world_model.nets import BlockLinear, NormSiLU, mlp
 
 
@@ -59,8 +59,8 @@ class RSSM(nn.Module):
         )
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Gumbel noise for samples of shape ``(*shape, stoch, classes)``."""
-        return gumbel((*shape, self.size.stoch, self.size.classes), generator, self.gates.bias.device)
+        """Uniform numbers ``(*shape, stoch)``, one for each categorical sample."""
+        return torch.rand((*shape, self.size.stoch), generator=generator, device=self.gates.bias.device)
 
     def prior(self, deter: Tensor) -> Tensor:
         """Log-probabilities of the prior: ``(..., deter)`` to ``(..., stoch, classes)``."""
@@ -71,13 +71,13 @@ class RSSM(nn.Module):
         return self._recur(latent, self.core_action(self.action_in(action)))
 
     def observe_step(self, latent: Latent, action: Tensor, embedding: Tensor, noise: Tensor) -> Latent:
-        """One posterior step, for acting. ``noise``: Gumbel ``(N, stoch, classes)``."""
+        """One posterior step, for acting. ``noise``: uniform ``(N, stoch)``."""
         deter = self.step(latent, action)
         log_q = self._posterior(deter, self.posterior_embedding(embedding))
         return Latent(deter, sample_one_hot(log_q, noise).flatten(-2))
 
     def imagine_step(self, latent: Latent, action: Tensor, noise: Tensor) -> Latent:
-        """One prior step, for imagination. ``noise``: Gumbel ``(N, stoch, classes)``."""
+        """One prior step, for imagination. ``noise``: uniform ``(N, stoch)``."""
         deter = self.step(latent, action)
         return Latent(deter, sample_one_hot(self.prior(deter), noise).flatten(-2))
 
@@ -87,7 +87,7 @@ class RSSM(nn.Module):
         Args:
             embedding: float ``(L, B, embedding)``.
             action: float ``(L, B, action)``; ``action[t]`` led to observation t, ``action[0]`` is ignored.
-            noise: Gumbel ``(L, B, stoch, classes)``.
+            noise: uniform ``(L, B, stoch)``.
 
         Returns:
             Latent states ``(L, B, ...)``; log-probabilities of posterior and prior ``(L, B, stoch, classes)``.
@@ -97,10 +97,10 @@ class RSSM(nn.Module):
         embeddings = self.posterior_embedding(embedding).unbind()
         latent = self.initial(embedding.shape[1])
         deters, stochs, log_qs = [], [], []
-        for core, embedded, gumbels in zip(actions, embeddings, noise.unbind(), strict=True):
+        for core, embedded, uniform in zip(actions, embeddings, noise.unbind(), strict=True):
             deter = self._recur(latent, core)
             log_q = self._posterior(deter, embedded)
-            latent = Latent(deter, sample_one_hot(log_q, gumbels).flatten(-2))
+            latent = Latent(deter, sample_one_hot(log_q, uniform).flatten(-2))
             deters.append(deter)
             stochs.append(latent.stoch)
             log_qs.append(log_q)

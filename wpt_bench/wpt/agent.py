@@ -88,6 +88,7 @@ class WPTAgent:
         self.critic = _head(feature, settings.units, settings.layers, TWO_HOT_BINS).to(device)
         self.slow_critic = _head(feature, settings.units, settings.layers, TWO_HOT_BINS).to(device)
         self.slow_critic.load_state_dict(self.critic.state_dict())
+        self.slow_critic.requires_grad_(False)
         self.prior: ClonedPrior | None = None
         if switches.guidance:
             self.prior = ClonedPrior(context.observation, settings.prior_units, settings.prior_depth).to(device)
@@ -309,14 +310,14 @@ class WPTAgent:
     def _imagine(self, latent: Latent, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Features ``(horizon + 1, N, feature)`` along the policy, and its sampled entropy ``(horizon, N)``."""
         horizon, count = self.settings.horizon, len(latent.deter)
-        gumbels = self.world_model.rssm.noise((horizon, count), generator)
+        noises = self.world_model.rssm.noise((horizon, count), generator)
         draws = torch.randn((horizon, count, ACTION_PAD), generator=generator, device=mask.device)
         features, entropies = [latent.feature], []
-        for gumbel, draw in zip(gumbels.unbind(), draws.unbind(), strict=True):
+        for noise, draw in zip(noises.unbind(), draws.unbind(), strict=True):
             mean, std = self._policy(features[-1].detach())
             action = clamp_straight_through(mean + std * draw)
             entropies.append(-(normal_log_prob(action, mean, std) * mask).sum(-1))
-            latent = self.world_model.rssm.imagine_step(latent, action * mask, gumbel)
+            latent = self.world_model.rssm.imagine_step(latent, action * mask, noise)
             features.append(latent.feature)
         return torch.stack(features), torch.stack(entropies)
 
