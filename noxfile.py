@@ -27,7 +27,8 @@ PATIENCE = 60  # seconds that a benchmark gets after Ctrl-C to put its work away
 def tests(session: nox.Session) -> None:
     """All tests but the slow ones."""
     install(session)
-    session.run(PYTHON, "-m", "pytest", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    processes = ("-n", "logical", "--maxprocesses", "2", "--dist", "worksteal")
+    session.run(PYTHON, "-m", "pytest", *processes, *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session(python=False)
@@ -64,8 +65,8 @@ def perf(session: nox.Session) -> None:
     """Speed and memory, measured; the numbers go to out/perf/."""
     install(session)
     (ROOT / "out" / "perf").mkdir(parents=True, exist_ok=True)
-    measured = ("--benchmark-only", "--benchmark-json=out/perf/benchmarks.json", "--override-ini=addopts=")
-    session.run(PYTHON, "-m", "pytest", "tests/benchmarks", *measured, *session.posargs)
+    options = ("--benchmark-json=out/perf/benchmarks.json", "--override-ini=addopts=")  # pyproject's switch them off
+    session.run(PYTHON, "-m", "pytest", "tests/benchmarks", *options, *session.posargs)
 
 
 def bench(session: nox.Session, *command: str) -> None:
