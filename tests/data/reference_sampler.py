@@ -30,6 +30,6 @@ def cut(episode, start, length, kind):
     result["observation_mask"] = np.zeros(96, np.float32)
     for t in range(length):
         for number, value in enumerate(episode.observation[start + t]):
-            result["observation"][t, number] = value * episode.scale[number]
+            result["observation"][t, number] = (value - episode.units.offset[number]) * episode.units.scale[number]
             result["observation_mask"][number] = 1
     return result

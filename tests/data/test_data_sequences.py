@@ -14,7 +14,7 @@ from tiny_suite import SUITE, TASKS, build
 
 from wpt_bench.data.sequences import Replay, SequenceSampler, split
 from wpt_bench.data.views import EpisodeView, grant
-from wpt_bench.protocol import DataAccess, UserError
+from wpt_bench.protocol import DataAccess, Units, UserError
 
 
 def view(length: int, number: int, state_dim: int = 3, action_dim: int = 2, rewarded: bool = False) -> EpisodeView:
@@ -23,7 +23,7 @@ def view(length: int, number: int, state_dim: int = 3, action_dim: int = 2, rewa
     return EpisodeView(
         observation=np.repeat(row[:, None], state_dim, 1),
         action=np.repeat(row[:, None], action_dim, 1),
-        scale=np.arange(1, state_dim + 1, dtype=np.float32),
+        units=Units(np.full(state_dim, 0.5, np.float32), np.arange(1, state_dim + 1, dtype=np.float32)),
         action_dim=action_dim,
         access=DataAccess.LABELLED if rewarded else DataAccess.REWARD_FREE,
         _labels=(row, row * 0) if rewarded else None,
@@ -105,7 +105,9 @@ def test_a_batch_is_a_copy(dataset):
 
 
 def filled(lengths, capacity=10_000, action_dim=2) -> Replay:
-    replay = Replay((3,), np.float32, action_dim, np.array([1, 2, 3]), capacity)
+    replay = Replay(
+        (3,), np.float32, action_dim, Units(np.zeros(3, np.float32), np.arange(1, 4, dtype=np.float32)), capacity
+    )
     for number, length in enumerate(lengths):
         for row in range(length):
             value = 1000 * number + row
@@ -162,11 +164,11 @@ def test_replay_drops_its_oldest_episodes():
 
 def test_replay_begins_with_a_first_observation():
     with pytest.raises(ValueError, match="begin an episode"):
-        Replay((3,), np.float32, 2, np.ones(3), 10).add(np.zeros(3), np.zeros(2), 0.0, False)
+        Replay((3,), np.float32, 2, Units.identity(3), 10).add(np.zeros(3), np.zeros(2), 0.0, False)
 
 
 def test_replay_of_pictures():
-    replay = Replay((64, 64, 3), np.uint8, 1, np.empty(0), 100)
+    replay = Replay((64, 64, 3), np.uint8, 1, Units.identity(0), 100)
     for row in range(70):
         replay.add(np.full((64, 64, 3), row, np.uint8), None if row == 0 else np.ones(1), 1.0, row == 0)
     batch = replay.sample(8, 4, np.random.default_rng(0))

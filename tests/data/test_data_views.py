@@ -9,7 +9,7 @@ from tiny_suite import SUITE, TASKS, build
 from wpt_bench.data.labels import labels
 from wpt_bench.data.store import Dataset
 from wpt_bench.data.views import DataView, EpisodeView, demonstrations, grant
-from wpt_bench.protocol import DataAccess, DataAccessError, Task, UserError
+from wpt_bench.protocol import DataAccess, DataAccessError, Task, Units, UserError
 
 HIDDEN = ("embodiment", "scene", "origin", "collector", "quality", "physics", "labels", "frame_labels", "seed", "shard")
 ALL = tuple(TASKS.values())
@@ -37,7 +37,7 @@ def test_reward_free_is_every_episode_in_order_without_labels(dataset):
     for info, episode in zip(dataset.episodes, view.episodes(), strict=True):
         np.testing.assert_array_equal(episode.observation, dataset.state(info.index))
         np.testing.assert_array_equal(episode.action, dataset.action(info.index))
-        np.testing.assert_array_equal(episode.scale, SUITE.state_scale(info.embodiment))
+        np.testing.assert_array_equal(episode.units.scale, SUITE.units(info.embodiment).scale)
         assert episode.action_dim == info.action_dim
         assert len(episode) == 11
         assert not episode.rewarded
@@ -121,7 +121,7 @@ def test_pixels_come_without_states(pixel_dataset):
     view = grant(pixel_dataset, DataAccess.REWARD_FREE, TASKS["cart-left"], SUITE, "pixels")
     for info, episode in zip(pixel_dataset.episodes, view.episodes(), strict=True):
         np.testing.assert_array_equal(episode.observation, pixel_dataset.image(info.index))
-        assert episode.scale.size == 0  # the size would tell the embodiment
+        assert episode.units.scale.size == 0  # the size would tell the embodiment
         with pytest.raises(DataAccessError, match="the state"):
             episode.state  # noqa: B018
 
@@ -153,7 +153,7 @@ def test_a_scene_that_was_not_collected(tmp_path):
 
 
 def test_another_state_size_than_the_suites(dataset, monkeypatch):
-    monkeypatch.setattr(type(SUITE), "state_scale", lambda self, embodiment: np.ones(7, np.float32))
+    monkeypatch.setattr(type(SUITE), "units", lambda self, embodiment: Units.identity(7))
     with pytest.raises(UserError, match="numbers per state"):
         granted(dataset, DataAccess.REWARD_FREE)
 

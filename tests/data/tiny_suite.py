@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from wpt_bench.data.store import Dataset, ShardWriter, seal
-from wpt_bench.protocol import CollectionJob, Task, episode_seed
+from wpt_bench.protocol import CollectionJob, Task, Units, episode_seed
 
 REPEAT, FRAMES = 2, 20
 DIMS = {"cart": (3, 1), "boat": (5, 2), "arm": (4, 2)}
@@ -111,8 +111,9 @@ class TinySuite:
     def make(self, task, observation):
         return Points(task, observation)
 
-    def state_scale(self, embodiment):
-        return np.arange(1, DIMS[embodiment][0] + 1, dtype=np.float32)
+    def units(self, embodiment):
+        scale = np.arange(1, DIMS[embodiment][0] + 1, dtype=np.float32)
+        return Units(np.full_like(scale, 0.25), scale)
 
     def protocol(self, task, observation):
         return {"horizon": task.episode_length}

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
+from rich.box import SIMPLE
 from rich.table import Table
 
 from wpt_bench.data.labels import Labels, labels
@@ -97,28 +98,34 @@ def card(
 
 
 def table(card: Card) -> Table:
-    """The card as a table for the terminal."""
+    """The card as a table for a terminal of 80 columns; columns without any number are left out."""
     result = Table(
         title=f"{card.suite} data {card.digest}: {card.episodes} episodes, {card.agent_steps} agent steps",
         title_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
+        padding=(0, 0, 0, 1),
     )
-    for heading in ("embodiment", "scene", "collector", "task"):
-        result.add_column(heading)
-    for heading in ("episodes", "agent steps", "best", "median", "mean", "success", "retrieved"):
-        result.add_column(heading, justify="right")
-    for row in card.rows:
-        numbers = (row.best, row.median, row.mean, row.success, row.retrieved)
-        digits = (1, 1, 1, 2, 1)
-        result.add_row(
-            row.embodiment,
-            row.scene,
-            row.collector,
-            row.task or "",
-            str(row.episodes),
-            str(row.agent_steps),
-            *("" if value is None else f"{value:.{places}f}" for value, places in zip(numbers, digits, strict=True)),
-        )
+    columns: dict[str, list[str]] = {
+        "task": [row.task or f"{row.scene} (no task)" for row in card.rows],
+        "collector": [row.collector for row in card.rows],
+        "episodes": [str(row.episodes) for row in card.rows],
+        "best": [_number(row.best, 1) for row in card.rows],
+        "median": [_number(row.median, 1) for row in card.rows],
+        "mean": [_number(row.mean, 1) for row in card.rows],
+        "success": [_number(row.success, 2) for row in card.rows],
+        "retrieved": [_number(row.retrieved, 1) for row in card.rows],
+    }
+    shown = {heading: cells for heading, cells in columns.items() if any(cells)}
+    for heading in shown:
+        result.add_column(heading, justify="left" if heading in ("task", "collector") else "right", no_wrap=True)
+    for cells in zip(*shown.values(), strict=True):
+        result.add_row(*cells)
     return result
+
+
+def _number(value: float | None, places: int) -> str:
+    return "" if value is None else f"{value:.{places}f}"
 
 
 def _rows(

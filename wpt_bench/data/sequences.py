@@ -2,7 +2,7 @@
 (``Replay``).
 
 Both cut chunks of consecutive rows out of single episodes and copy them once, from where they lie into the batch.
-States are multiplied by their scale and padded with zeros, actions are padded; masks say which numbers are real. The
+States are brought to their units and padded with zeros, actions are padded; masks say which numbers are real. The
 first row of a chunk keeps the action that led to it: whoever learns from it drops it with the latent state.
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from wpt_bench.data.mapped import mapped_file
 from wpt_bench.data.views import EpisodeView
-from wpt_bench.protocol import ACTION_PAD, STATE_PAD, ObservationKind, UserError
+from wpt_bench.protocol import ACTION_PAD, STATE_PAD, ObservationKind, Units, UserError
 
 # Pages of the memory map count as memory of the process that touched them. Letting go of them after so many bytes
 # bounds it, and costs little: they stay in the system's cache (see tests/benchmarks/test_replay.py).
@@ -93,7 +93,7 @@ class Replay:
         observation_shape: ``(state_dim,)`` or ``(64, 64, 3)``.
         dtype: float32 for states, uint8 for pictures.
         action_dim: numbers in an action.
-        scale: constants that multiply a state, float32 ``(state_dim,)``; not used for pictures.
+        units: constants for states; not used for pictures.
         capacity: rows to keep; when there are more, the oldest episodes are dropped whole.
     """
 
@@ -102,12 +102,12 @@ class Replay:
         observation_shape: tuple[int, ...],
         dtype: Any,
         action_dim: int,
-        scale: NDArray[np.float32],
+        units: Units,
         capacity: int,
     ) -> None:
         self._shape, self._dtype = observation_shape, np.dtype(dtype)
         self._observation: ObservationKind = "state" if len(observation_shape) == 1 else "pixels"
-        self._action_dim, self._scale, self._capacity = action_dim, np.asarray(scale, np.float32), capacity
+        self._action_dim, self._units, self._capacity = action_dim, units, capacity
         self._episodes: deque[ReplayEpisode] = deque()
         self._rows = 0
 
@@ -121,7 +121,7 @@ class Replay:
             first: whether this is the first observation of an episode.
         """
         if first:
-            self._episodes.append(ReplayEpisode(self._shape, self._dtype, self._action_dim, self._scale))
+            self._episodes.append(ReplayEpisode(self._shape, self._dtype, self._action_dim, self._units))
         elif not self._episodes:
             raise ValueError("the first observation of a replay must begin an episode")
         self._episodes[-1].append(observation, action, reward)
@@ -163,10 +163,8 @@ class Replay:
 class ReplayEpisode:
     """One episode of a ``Replay``, growing by doubling; the same arrays as an ``EpisodeView`` with rewards."""
 
-    def __init__(
-        self, shape: tuple[int, ...], dtype: np.dtype[Any], action_dim: int, scale: NDArray[np.float32]
-    ) -> None:
-        self.scale, self.action_dim = scale, action_dim
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], action_dim: int, units: Units) -> None:
+        self.units, self.action_dim = units, action_dim
         self._length = 0
         self._observation = np.empty((64, *shape), dtype)
         self._action = np.empty((64, action_dim), np.float32)
@@ -233,7 +231,7 @@ class _Episode(Protocol):
     @property
     def reward(self) -> NDArray[np.float32]: ...
     @property
-    def scale(self) -> NDArray[np.float32]: ...
+    def units(self) -> Units: ...
     @property
     def action_dim(self) -> int: ...
 
@@ -258,7 +256,7 @@ def _gather(chunks: Sequence[tuple[_Episode, int]], length: int, kind: Observati
             observation[row] = source
         else:
             width = source.shape[1]
-            np.multiply(source, episode.scale, out=observation[row, :, :width])
+            observation[row, :, :width] = episode.units.apply(source)
             observation_mask[row, :width] = 1
         action[row, :, : episode.action_dim] = episode.action[rows]
         action_mask[row, : episode.action_dim] = 1

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wpt_bench.data.labels import Labels, labels
 from wpt_bench.data.store import Dataset, EpisodeInfo
-from wpt_bench.protocol import DataAccess, DataAccessError, ObservationKind, Progress, Suite, Task, UserError
+from wpt_bench.protocol import DataAccess, DataAccessError, ObservationKind, Progress, Suite, Task, Units, UserError
 
 _T = TypeVar("_T")
 
@@ -35,14 +35,14 @@ class EpisodeView:
     Attributes:
         observation: states, float32 ``(T + 1, state_dim)``, unscaled; or pictures, uint8 ``(T + 1, 64, 64, 3)``.
         action: float32 ``(T + 1, action_dim)`` in [-1, 1]; row t led to observation t, row 0 is 0.
-        scale: the suite's constants that multiply a state observation, float32 ``(state_dim,)``; none for pictures.
+        units: the suite's constants for state observations; empty for pictures.
         action_dim: numbers in an action, before padding.
         access: the grant.
     """
 
     observation: NDArray[Any]
     action: NDArray[np.float32]
-    scale: NDArray[np.float32]
+    units: Units
     action_dim: int
     access: DataAccess
     _labels: Labels | None = field(default=None)
@@ -185,18 +185,18 @@ def _view(
     task: str | None = None,
 ) -> EpisodeView:
     if observation == "state":
-        scale = np.asarray(suite.state_scale(info.embodiment), np.float32)
-        if scale.shape != (info.state_dim,):
+        units = suite.units(info.embodiment)
+        if units.scale.shape != (info.state_dim,):
             raise UserError(
                 f"Episode {info.index} in {dataset.path} has {info.state_dim} numbers per state and its embodiment "
-                f"{info.embodiment} has {scale.size}; collect the data with this version of the suite."
+                f"{info.embodiment} has {units.scale.size}; collect the data with this version of the suite."
             )
     else:
-        scale = np.empty(0, np.float32)
+        units = Units.identity(0)
     return EpisodeView(
         observation=dataset.window(info.index, "state" if observation == "state" else "image"),
         action=dataset.window(info.index, "action"),
-        scale=scale,
+        units=units,
         action_dim=info.action_dim,
         access=access,
         _labels=label,
