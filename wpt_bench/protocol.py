@@ -107,6 +107,29 @@ def episode_seed(seed: int, stream: Stream, index: int) -> int:
     return int(np.random.SeedSequence([seed, _STREAMS[stream], index]).generate_state(1, np.uint32)[0])
 
 
+@dataclass(frozen=True)
+class Units:
+    """Constants of a suite that bring the numbers of a state observation to order one, for every method alike.
+
+    They are fixed with the suite, never measured on offline data, so they tell a method nothing it was not granted.
+
+    Attributes:
+        offset, scale: float32 ``(state_dim,)``; a method sees ``(state - offset) * scale``.
+    """
+
+    offset: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+    def apply(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
+        """States ``(..., state_dim)`` in these units."""
+        return (state - self.offset) * self.scale
+
+    @staticmethod
+    def identity(state_dim: int) -> Units:
+        """Units that change nothing."""
+        return Units(np.zeros(state_dim, np.float32), np.ones(state_dim, np.float32))
+
+
 class Suite(Protocol):
     """A set of tasks, their simulators, and how its offline data is made and labelled."""
 
@@ -128,8 +151,8 @@ class Suite(Protocol):
         """
         ...
 
-    def state_scale(self, embodiment: str) -> NDArray[np.float32]:
-        """Constants that multiply a state observation before any method sees it: float32 ``(state_dim,)``."""
+    def units(self, embodiment: str) -> Units:
+        """Constants that bring the embodiment's state observations to order one."""
         ...
 
     def protocol(self, task: Task, observation: ObservationKind) -> dict[str, Any]:
@@ -174,7 +197,7 @@ class AgentContext:
     Attributes:
         task: what is to be learned.
         observation: ``state`` or ``pixels``.
-        state_scale: the suite's constants for state observations, float32 ``(state_dim,)``.
+        units: the suite's constants for state observations.
         seed: the run's seed; the agent derives all its randomness from it.
         budget: environment steps of the whole run.
         data: the view of the offline data that the method's ``DataAccess`` grants.
@@ -186,7 +209,7 @@ class AgentContext:
 
     task: Task
     observation: ObservationKind
-    state_scale: NDArray[np.float32]
+    units: Units
     seed: int
     budget: int
     data: Any

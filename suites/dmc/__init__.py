@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wpt_bench.protocol import IMAGE_SIZE, CollectionJob, ObservationKind, Task, UserError
+from wpt_bench.protocol import IMAGE_SIZE, CollectionJob, ObservationKind, Task, Units, UserError
 
 if TYPE_CHECKING:
     from wpt_bench.suites.dmc.env import DMCEnv
@@ -187,12 +187,13 @@ class DMCSuite:
 
         return DMCEnv(task, observation)
 
-    def state_scale(self, embodiment: str) -> NDArray[np.float32]:
-        """Constants that bring each number of a state observation near 1: float32 ``(state_dim,)``."""
+    def units(self, embodiment: str) -> Units:
+        """Factors that bring each number of a state observation near 1; no offsets."""
         if embodiment not in _EMBODIMENTS:
             raise UserError(f"DMControl has no embodiment {embodiment!r}: it has {', '.join(_EMBODIMENTS)}.")
         _, parts = _EMBODIMENTS[embodiment]
-        return np.concatenate([np.full(size, scale, np.float32) for _, size, scale in parts])
+        scale = np.concatenate([np.full(size, scale, np.float32) for _, size, scale in parts])
+        return Units(np.zeros_like(scale), scale)
 
     def protocol(self, task: Task, observation: ObservationKind) -> dict[str, Any]:
         """What must be equal for two scores of the task to be compared."""
@@ -203,7 +204,7 @@ class DMCSuite:
             "success": "none",
         }
         if observation == "state":
-            return shared | {"state_scale": self.state_scale(task.embodiment).tolist()}
+            return shared | {"scale": self.units(task.embodiment).scale.tolist()}
         from wpt_bench.suites.rendering import SETTINGS
 
         return shared | {"camera": task.camera, "size": IMAGE_SIZE, "rendering": dict(SETTINGS)}

@@ -25,7 +25,7 @@ _GROUPS = (_VELOCITY, _HEIGHT, _UP, _TURNING)
 _WANTED = (0.6, 0.6, 0.6, 0.2)  # how often a reward looks at each group
 _WIDTH = 0.5
 _REACH = 2.0
-_NOVELTY = 0.3
+_NOVELTY = 0.5
 
 
 class Trunk:

@@ -210,7 +210,7 @@ class _Body:
         self._task = plan.task
         self._env: DMCEnv = plan.suite.make(plan.task, "state")  # type: ignore[assignment]
         self._trunk = Trunk(self._env.simulator.physics)
-        self._scale = plan.suite.state_scale(plan.task.embodiment)
+        self._units = plan.suite.units(plan.task.embodiment)
 
     def episode(self, seed: int, policy: Policy) -> _Episode:
         """Runs one episode; ``policy`` gives unclipped actions for scaled states and the step's number."""
@@ -226,7 +226,7 @@ class _Body:
                 action[step] = np.clip(policy(scaled[step - 1], step - 1), -1, 1)
                 state[step] = self._env.step(action[step])[0]
                 physics.append(self._env.frame_physics)
-            scaled[step] = np.clip(state[step] * self._scale, -_STATE_LIMIT, _STATE_LIMIT)
+            scaled[step] = np.clip(self._units.apply(state[step]), -_STATE_LIMIT, _STATE_LIMIT)
             feature[step] = self._trunk.read()
         return _Episode(state, action, np.concatenate(physics), scaled, feature)
 

@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from wpt_bench.protocol import CollectionJob, ObservationKind, Suite, Task, UserError
+from wpt_bench.protocol import CollectionJob, ObservationKind, Suite, Task, Units, UserError
 
 NAMES = (
     "assembly",
@@ -104,16 +104,21 @@ class MetaWorld:
 
         return MetaWorldEnv(task, observation)
 
-    def state_scale(self, embodiment: str) -> NDArray[np.float32]:
-        """Positions times 10, gripper opening and quaternions times 1: float32 ``(39,)``.
+    def units(self, embodiment: str) -> Units:
+        """Positions times 10, with y counted from 0.6 m; gripper opening and quaternions as they are.
 
         Positions are in metres and differ by about 0.1 within and between episodes; the other numbers are of order one
-        already. A frame is hand position, gripper opening, then position and quaternion of two objects.
+        already. The table's middle is at y = 0.6: counted from the origin, y would be fed through the flat part of
+        symlog and lose its spread. A frame is hand position, gripper opening, then position and quaternion of two
+        objects.
         """
         if embodiment != "sawyer":
             raise UserError(f"Meta-World has no embodiment {embodiment!r}; its only one is 'sawyer'.")
         frame = [10.0] * 3 + [1.0] + ([10.0] * 3 + [1.0] * 4) * 2
-        return np.array(frame * 2 + [10.0] * 3, np.float32)
+        scale = np.array(frame * 2 + [10.0] * 3, np.float32)
+        offset = np.zeros_like(scale)
+        offset[[1, 5, 12, 19, 23, 30, 37]] = 0.6
+        return Units(offset, scale)
 
     def protocol(self, task: Task, observation: ObservationKind) -> dict[str, Any]:
         """What must be equal for two scores to be compared."""
@@ -129,6 +134,9 @@ class MetaWorld:
             from wpt_bench.suites.metaworld.camera import PROTOCOL
 
             protocol["camera"] = dict(PROTOCOL)
+        else:
+            units = self.units(task.embodiment)
+            protocol["units"] = {"offset": units.offset.tolist(), "scale": units.scale.tolist()}
         return protocol
 
     def collection_jobs(self, settings: Any, scenes: Sequence[str], seed: int) -> Sequence[CollectionJob]:

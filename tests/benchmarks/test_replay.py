@@ -10,7 +10,7 @@ import pytest
 from wpt_bench.data.sequences import Replay, SequenceSampler
 from wpt_bench.data.store import Dataset, ShardWriter, seal
 from wpt_bench.data.views import EpisodeView
-from wpt_bench.protocol import DataAccess
+from wpt_bench.protocol import DataAccess, Units
 
 BATCH, LENGTH, EPISODES, ROWS = 16, 64, 40, 251
 
@@ -36,7 +36,7 @@ def episodes(tmp_path_factory):
 
 def view(data: Dataset, index: int, kind: str) -> EpisodeView:
     return EpisodeView(
-        data.window(index, kind), data.window(index, "action"), np.ones(24, np.float32), 6, DataAccess.REWARD_FREE
+        data.window(index, kind), data.window(index, "action"), Units.identity(24), 6, DataAccess.REWARD_FREE
     )
 
 
@@ -64,7 +64,7 @@ def test_pixels_from_the_memory_map(benchmark, episodes):
 
 @pytest.mark.benchmark(group="pixels 16x64")
 def test_pixels_from_replay(benchmark):
-    replay = Replay((64, 64, 3), np.uint8, 6, np.empty(0), 10_000)
+    replay = Replay((64, 64, 3), np.uint8, 6, Units.identity(0), 10_000)
     rng = np.random.default_rng(0)
     for row in range(4_000):
         picture = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -80,7 +80,7 @@ def test_states_from_the_memory_map(benchmark, episodes):
 
 @pytest.mark.benchmark(group="state 16x32")
 def test_states_from_replay(benchmark):
-    replay = Replay((24,), np.float32, 6, np.ones(24), 100_000)
+    replay = Replay((24,), np.float32, 6, Units.identity(24), 100_000)
     rng = np.random.default_rng(0)
     for row in range(20_000):
         replay.add(rng.standard_normal(24), None if row % 501 == 0 else np.zeros(6), 0.0, row % 501 == 0)

@@ -44,13 +44,15 @@ def test_end_to_end_from_collection_to_batches(tmp_path):
     episodes = grant(data, DataAccess.LABELLED, TASKS["cart-left"], SUITE, "state").episodes()
     batch = SequenceSampler(episodes, 11, "state").sample(6, np.random.default_rng(0))
     env = SUITE.make(TASKS["cart-left"], "state")
-    seeds = {float(data.state(info.index)[0, 0]): info.seed for info in data.episodes if info.scene == "cart"}
+    units = SUITE.units("cart")
+    carts = [info for info in data.episodes if info.scene == "cart"]
+    seeds = {float(units.apply(data.state(info.index)[0])[0]): info.seed for info in carts}
     for row in range(6):
         first, _ = env.reset(seed=seeds[float(batch.observation[row, 0, 0])])
-        np.testing.assert_array_equal(batch.observation[row, 0, :3], first * np.float32([1, 2, 3]))
+        np.testing.assert_array_equal(batch.observation[row, 0, :3], units.apply(first))
         for t in range(1, 11):
             observation, reward, _, truncated, _ = env.step(batch.action[row, t, :1])
-            np.testing.assert_array_equal(batch.observation[row, t, :3], observation * np.float32([1, 2, 3]))
+            np.testing.assert_array_equal(batch.observation[row, t, :3], units.apply(observation))
             assert batch.reward[row, t] == np.float32(reward)
         assert truncated
 

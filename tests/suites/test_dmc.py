@@ -359,10 +359,10 @@ def test_gymnasiums_checker(name):
 
 
 @pytest.mark.parametrize("embodiment", FIRST_OF)
-def test_state_scale_brings_every_part_near_one(embodiment):
+def test_units_bring_every_part_near_one(embodiment):
     """Root mean square within [1/4, 4]; contacts, which random actions may not make, are only kept from being large."""
     name = FIRST_OF[embodiment]
-    scale = SUITE.state_scale(embodiment)
+    scale = SUITE.units(embodiment).scale
     assert scale.dtype == np.float32
     assert scale.shape == (TASKS[name].state_dim,)
     states = np.concatenate(
@@ -383,7 +383,7 @@ def test_state_scale_brings_every_part_near_one(embodiment):
 
 def test_unknown_embodiment_is_the_users_mistake():
     with pytest.raises(UserError, match="no embodiment 'horse'"):
-        SUITE.state_scale("horse")
+        SUITE.units("horse")
 
 
 def test_protocol_can_be_hashed_and_tells_kinds_apart():

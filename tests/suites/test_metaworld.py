@@ -110,7 +110,7 @@ def test_table_is_metaworlds_own_list():
 
 def test_importing_the_suite_loads_no_simulator():
     code = (
-        "import sys, wpt_bench.suites.metaworld as m; m.SUITE.tasks(); m.SUITE.state_scale('sawyer');"
+        "import sys, wpt_bench.suites.metaworld as m; m.SUITE.tasks(); m.SUITE.units('sawyer');"
         "sys.exit(any(name in sys.modules for name in ('mujoco', 'metaworld', 'torch')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -256,18 +256,21 @@ def test_unknown_scene_and_embodiment():
     with pytest.raises(UserError, match="door-opne"):
         SUITE.collection_jobs(SimpleNamespace(episodes=1), ["door-opne"], 0)
     with pytest.raises(UserError, match="walker"):
-        SUITE.state_scale("walker")
+        SUITE.units("walker")
 
 
 def test_scale_is_ten_for_positions_and_one_for_the_rest(dataset):
-    scale = SUITE.state_scale("sawyer")
+    units = SUITE.units("sawyer")
+    scale = units.scale
     positions = [0, 1, 2, 4, 5, 6, 11, 12, 13, 18, 19, 20, 22, 23, 24, 29, 30, 31, 36, 37, 38]
     assert np.flatnonzero(scale == 10).tolist() == positions
     assert np.flatnonzero(scale == 1).tolist() == sorted(set(range(39)) - set(positions))
     assert scale.dtype == np.float32
     # The hand's coordinates spread over order one once scaled.
-    spread = (np.concatenate([dataset.state(index) for index in range(6)]) * scale)[:, :3].std(axis=0)
-    assert np.all((spread > 0.3) & (spread < 3))
+    hand = units.apply(np.concatenate([dataset.state(index) for index in range(6)]))[:, :3]
+    assert np.all((hand.std(axis=0) > 0.3) & (hand.std(axis=0) < 3))
+    assert np.all(np.abs(hand[:, :2].mean(axis=0)) < 2)  # x and y lie around zero, where symlog is steep
+    assert np.flatnonzero(units.offset).tolist() == [1, 5, 12, 19, 23, 30, 37]
 
 
 @pytest.mark.pixels

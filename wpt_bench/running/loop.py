@@ -110,7 +110,7 @@ class _Loop:
             AgentContext(
                 task=self.task,
                 observation=identity.observation,
-                state_scale=suite.state_scale(self.task.embodiment),
+                units=suite.units(self.task.embodiment),
                 seed=identity.seed,
                 budget=identity.budget,
                 data=grant(dataset, self.method.data_access, self.task, suite, identity.observation),

@@ -26,6 +26,7 @@ from wpt_bench.protocol import (
     WARM_UP,
     AgentContext,
     Progress,
+    Units,
     UserError,
     episode_seed,
 )
@@ -108,7 +109,7 @@ class WPTAgent:
             observation_shape=shape,
             dtype=np.float32 if context.observation == "state" else np.uint8,
             action_dim=task.action_dim,
-            scale=context.state_scale,
+            units=context.units,
             capacity=(task.agent_steps + 1) * -(-context.budget // task.episode_length),
         )
 
@@ -145,12 +146,12 @@ class WPTAgent:
         load_world_model(encoder, self.context.pretrained)
 
         @torch.no_grad()
-        def embed(observation: NDArray[Any], scale: NDArray[np.float32]) -> NDArray[np.float32]:
-            padded = self._pad(observation[None], scale)
+        def embed(observation: NDArray[Any], units: Units) -> NDArray[np.float32]:
+            padded = self._pad(observation[None], units)
             return encoder.encode(encoder.prepare(padded))[0].numpy()
 
-        keys = np.stack([embed(np.asarray(episodes[i].observation[0]), episodes[i].scale) for i in indices])
-        query = embed(self.context.initial_observation, self.context.state_scale)
+        keys = np.stack([embed(np.asarray(episodes[i].observation[0]), episodes[i].units) for i in indices])
+        query = embed(self.context.initial_observation, self.context.units)
         return nearest_episodes(query, keys, indices, count)
 
     def _open_rehearsal(self) -> None:
@@ -179,7 +180,7 @@ class WPTAgent:
     def act(self, carry: Carry, observation: NDArray[Any], *, evaluation: bool) -> tuple[NDArray[np.float32], Carry]:
         """One agent step for a batch of episodes."""
         model, generator = self.world_model, carry.generator
-        prepared = model.prepare(self._pad(observation, self.context.state_scale).to(self.context.device))
+        prepared = model.prepare(self._pad(observation, self.context.units).to(self.context.device))
         noise = model.rssm.noise((len(observation),), generator)
         latent = model.rssm.observe_step(carry.latent, carry.action, model.encode(prepared), noise)
         frames = self._stack(carry.frames, observation)
@@ -218,7 +219,7 @@ class WPTAgent:
         if self.context.observation == "pixels":
             observation = torch.from_numpy(frames)
         else:
-            observation = self._pad(frames[:, 0], self.context.state_scale)
+            observation = self._pad(frames[:, 0], self.context.units)
         return self.prior(observation.to(self.context.device)).clamp(-1, 1)
 
     def _policy(self, feature: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,11 +227,11 @@ class WPTAgent:
         mean, std = self.actor(feature).chunk(2, -1)
         return torch.tanh(mean), 0.9 * torch.sigmoid(std + 2.0) + 0.1
 
-    def _pad(self, observation: NDArray[Any], scale: NDArray[np.float32]) -> Tensor:
+    def _pad(self, observation: NDArray[Any], units: Units) -> Tensor:
         if self.context.observation == "pixels":
             return torch.from_numpy(np.ascontiguousarray(observation))
         padded = np.zeros((len(observation), STATE_PAD), np.float32)
-        padded[:, : observation.shape[1]] = observation * scale
+        padded[:, : observation.shape[1]] = units.apply(observation)
         return torch.from_numpy(padded)
 
     # Learning

@@ -115,7 +115,7 @@ def _state_sampler(episodes: Sequence[EpisodeView]) -> Sample:
     stop = 0
     for episode in episodes:
         start, stop = stop, stop + len(episode.action) - 1
-        observations[start:stop, : episode.observation.shape[1]] = episode.observation[:-1] * episode.scale
+        observations[start:stop, : episode.observation.shape[1]] = episode.units.apply(episode.observation[:-1])
         actions[start:stop, : episode.action_dim] = episode.action[1:]
         masks[start:stop, : episode.action_dim] = 1.0
 

@@ -13,7 +13,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class LinearSearch:
     def __init__(self, context):
-        self.task, self.scale, self.noise = context.task, context.state_scale, context.settings.noise
+        self.task, self.units, self.noise = context.task, context.units, context.settings.noise
         self.best = self.candidate = np.zeros((self.task.action_dim, self.task.state_dim + 1))
         self.best_return, self.steps, self.total = -np.inf, 0, 0.0
 
@@ -27,7 +27,7 @@ class LinearSearch:
         return self.candidate
 
     def act(self, carry, observation, *, evaluation):  # (batch, state_dim) -> (batch, action_dim)
-        inputs = np.pad(observation * self.scale, ((0, 0), (0, 1)), constant_values=1.0)
+        inputs = np.pad(self.units.apply(observation), ((0, 0), (0, 1)), constant_values=1.0)
         return np.tanh(inputs @ carry.T).astype(np.float32), carry
 
     def observe(self, observation, action, reward):  # of training episodes only; action is None after a reset
