@@ -23,9 +23,9 @@ FEATURES = 9
 _VELOCITY, _HEIGHT, _UP, _TURNING = slice(0, 2), slice(2, 3), slice(3, 6), slice(6, 9)
 _GROUPS = (_VELOCITY, _HEIGHT, _UP, _TURNING)
 _WANTED = (0.6, 0.6, 0.6, 0.2)  # how often a reward looks at each group
-_WIDTH = 0.5
-_REACH = 2.0
-_NOVELTY = 0.5
+_WIDTH = 0.5  # units of a feature over which a reward falls by a factor e
+_REACH = 2.0  # fastest target, in multiples of the 90th percentile of what was visited
+_NOVELTY = 0.5  # most weight of curiosity in a random reward
 
 
 class Trunk:
@@ -62,14 +62,21 @@ class Trunk:
 
 
 class RandomReward:
-    """Random functions of the trunk's velocity, height, orientation and turning (``FEATURES``), none of a benchmark.
+    """Random functions of the trunk's velocity, height, orientation and turning, none of them a benchmark's reward.
 
-    A reward is ``sum over groups g of w_g exp(-|x_g - t_g| / s_g)``. The groups are horizontal velocity, height, up and
-    turning. Each is wanted or not by a coin; the weights ``w`` of the wanted ones are exponential and sum to 1. Targets
-    ``t`` are drawn within and somewhat beyond what the agent's own episodes have visited: a velocity (a turning) in a
-    random direction, up to twice as fast as its 90th percentile; a height between the lowest and the highest; a
-    direction of up at random, or one it has been in. The widths ``s`` come from the first episodes, those of velocity
-    and turning grow with the target. No constant of any task enters. The condition is ``w`` and the scaled ``t``.
+    A reward is ``sum over groups g of w_g exp(-|x_g - t_g| / s_g)`` plus ``v`` times the reward of ``Curiosity``, which
+    keeps the agent from settling for the half of a reward that is easy to get. The groups are horizontal velocity,
+    height, up and turning:
+
+    - weights ``w``: each group is wanted or not by chance; the weights of those wanted are exponential and sum to 1.
+    - targets ``t``: within, and for speeds beyond, what the agent's own episodes have visited. A velocity (a turning)
+      in a random direction, up to twice its 90th percentile; a height uniform between the lowest and the highest; a
+      direction of up that was visited, or a random one, by a coin.
+    - widths ``s``: half a unit of the feature, where units are the spreads seen in the first episodes; for velocity and
+      turning they grow with the target.
+    - ``v``: uniform in [0, 0.5].
+
+    No constant of any task enters. The condition is ``w``, ``v`` and ``t`` in those units: ``dim`` numbers.
     """
 
     dim = len(_GROUPS) + 1 + FEATURES
@@ -112,7 +119,7 @@ class RandomReward:
         return np.concatenate([weight / weight.sum(1, keepdims=True), novelty, target], axis=1).astype(np.float32)
 
     def reward(self, replay: Replay, episode: NDArray[Any], step: NDArray[Any], condition: Float32) -> Float32:
-        """Rewards in [0, 1]; see ``Objective.reward``."""
+        """Rewards, in [0, 1] but for the curiosity; see ``Objective.reward``."""
         feature = (replay.feature[episode, step] - self._centre) / self._scale
         weight, target = condition[..., : len(_GROUPS)], condition[..., len(_GROUPS) + 1 :]
         total = condition[..., len(_GROUPS)] * self._curiosity.reward(replay, episode, step, condition)
