@@ -48,6 +48,10 @@ def test_two_hot_loss_beyond_the_range_counts_as_the_outer_bin(target: float, in
     assert loss.item() == pytest.approx(-torch.log_softmax(logits, -1)[index].item(), rel=1e-4)
 
 
+def test_a_nan_target_gives_a_nan_loss() -> None:
+    assert f.two_hot_loss(torch.zeros(255), torch.tensor(float("nan"))).isnan()
+
+
 def test_two_hot_mean_of_a_sharp_head_is_the_bin_and_of_a_flat_one_is_zero() -> None:
     logits = torch.full((255,), -1e4)
     logits[150] = 0.0

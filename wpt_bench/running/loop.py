@@ -101,11 +101,11 @@ class _Loop:
         self.evaluation_envs = [suite.make(self.task, identity.observation) for _ in range(episodes)]
         for env in [self.env, *self.evaluation_envs]:
             stack.callback(env.close)
-        dataset = None
+        self.dataset: Dataset | None = None
         if self.method.data_access != DataAccess.NONE:
             if data is None:
                 raise UserError(f"{self.method.name} needs offline data; run `wpt-bench data collect` first.")
-            dataset = Dataset.open(data)
+            self.dataset = Dataset.open(data)
         self.agent: Agent = self.method.build(
             AgentContext(
                 task=self.task,
@@ -113,7 +113,7 @@ class _Loop:
                 units=suite.units(self.task.embodiment),
                 seed=identity.seed,
                 budget=identity.budget,
-                data=grant(dataset, self.method.data_access, self.task, suite, identity.observation),
+                data=grant(self.dataset, self.method.data_access, self.task, suite, identity.observation),
                 settings=self.settings,
                 pretrained=layout.weights(identity.stage) if identity.stage else None,
                 initial_observation=self.env.reset(seed=episode_seed(identity.seed, "train", 0))[0],
@@ -134,7 +134,7 @@ class _Loop:
         if state is None:
             records.truncate_episodes(self.folder, 0)
             records.write_run(self.folder, self.run)
-            self.run.diagnostics = self.agent.offline(self.progress)
+            self.run.diagnostics = self._offline()
             self._evaluate()
             self._save()
         else:
@@ -147,6 +147,14 @@ class _Loop:
             if time.monotonic() - self.saved >= self.checkpoint_seconds:
                 self._save()
         self._finish()
+
+    def _offline(self) -> dict[str, Any]:
+        """The agent's offline phase; what it retrieved is judged here, for people's eyes only."""
+        diagnostics = self.agent.offline(self.progress)
+        if self.dataset is not None and diagnostics.get("retrieved"):
+            scenes = [self.dataset.episodes[index].scene for index in diagnostics["retrieved"]]
+            diagnostics["retrieval_precision"] = scenes.count(self.task.scene) / len(scenes)
+        return diagnostics
 
     # One episode
 

@@ -40,7 +40,7 @@ def two_hot_loss(logits: Tensor, target: Tensor) -> Tensor:
     )
     below = position.floor().clamp(max=TWO_HOT_BINS - 2)
     share = (position - below).unsqueeze(-1)
-    index = below.long().unsqueeze(-1)
+    index = below.nan_to_num().long().unsqueeze(-1)  # a NaN target gives a NaN loss, not a bad index
     log_p = F.log_softmax(logits, -1)
     return -((1 - share) * log_p.gather(-1, index) + share * log_p.gather(-1, index + 1)).squeeze(-1)
 

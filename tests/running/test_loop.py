@@ -1,0 +1,148 @@
+"""The interaction loop on the real cartpole: what it records, and that interruptions leave no trace."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from running import small
+from wpt_bench import records, registry
+from wpt_bench.data.store import Dataset
+from wpt_bench.protocol import UserError, episode_seed
+from wpt_bench.running.loop import Diverged, execute, lock
+from wpt_bench.running.plan import Layout
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[3])
+from running import small
+from wpt_bench.running.loop import execute
+from wpt_bench.running.plan import Layout
+layout, data = Layout(Path(sys.argv[1])), Path(sys.argv[2])
+from wpt_bench.data.store import Dataset
+identity = small.identity(sys.argv[4], Dataset.open(data).digest, budget=6000)
+execute(identity, layout, data, small.silent, checkpoint_seconds=0.0)
+"""
+
+
+def _share(prepared: tuple[Layout, Dataset], folder: Path) -> Layout:
+    """A fresh output folder with the stages of ``prepared``."""
+    (folder / "stages").symlink_to(prepared[0].out / "stages")
+    return Layout(folder)
+
+
+@pytest.mark.parametrize(("method", "moments"), [("wpt", (1, 4, 7, 10)), ("dreamer", (5,))])
+def test_killed_at_any_moment_and_resumed_it_ends_the_same(
+    prepared: tuple[Layout, Dataset], tmp_path: Path, method: str, moments: tuple[int, ...]
+) -> None:
+    data = small.path(prepared[0])
+    (tmp_path / "calm").mkdir()
+    (tmp_path / "killed").mkdir()
+    calm, killed = (_share(prepared, tmp_path / name) for name in ("calm", "killed"))
+    identity = small.identity(method, prepared[1].digest, budget=6000)
+    run_id = records.digest(identity)
+    execute(identity, calm, data, small.silent)
+    command = [sys.executable, "-c", SCRIPT, str(killed.out), str(data), str(Path(__file__).parents[1]), method]
+    rng = np.random.default_rng(0)
+    kills = 0
+    for wanted in moments:  # rows after which to kill: before, during and after training episodes
+        process = subprocess.Popen(command)
+        while process.poll() is None and _rows(killed, run_id) < wanted:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.1))
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills == len(moments)
+    assert subprocess.run(command, check=False).returncode == 0
+    assert records.read_run(killed.runs / run_id).status == "done"
+    calm_rows, calm_weights = small.outcome(calm, run_id)
+    rows, weights = small.outcome(killed, run_id)
+    assert rows == calm_rows
+    assert weights == calm_weights
+
+
+def _rows(layout: Layout, run_id: str) -> int:
+    path = layout.runs / run_id / "episodes.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_the_record_says_what_happened(prepared: tuple[Layout, Dataset], tmp_path: Path) -> None:
+    layout = _share(prepared, tmp_path)
+    identity = small.identity("wpt", prepared[1].digest, evaluation_every=0.5, evaluation_episodes=2, budget=4000)
+    execute(identity, layout, small.path(prepared[0]), small.silent)
+    run = records.read_run(layout.runs / records.digest(identity))
+    rows = records.read_episodes(layout.runs / run.id)
+    assert (run.status, run.env_steps, run.data_access) == ("done", 4000, "reward-free")
+    assert [row.env_step for row in rows if row.kind == "train"] == [1000, 2000, 3000, 4000]
+    assert [(row.env_step, row.index) for row in rows if row.kind == "evaluation"] == [
+        (step, index) for step in (0, 2000, 4000) for index in (0, 1)
+    ]
+    # Warm-up is a tenth of the budget: 200 agent steps; then 0.02 updates per agent step.
+    assert run.updates == int(0.02 * (2000 - 200)) == rows[-1].updates
+    assert rows[2].guided_steps == 500  # in warm-up the cloned prior drives the whole episode
+    assert len(run.diagnostics["retrieved"]) == 2 and run.diagnostics["prior_loss"] > 0
+    assert run.diagnostics["retrieval_precision"] == 1.0  # there is no other embodiment
+    assert run.provenance["threads"] == 1 and run.provenance["versions"]["torch"]
+    assert (
+        not list((layout.runs / run.id / "replay").glob("*"))
+        and (layout.runs / run.id / "weights.safetensors").exists()
+    )
+
+
+def test_evaluation_episodes_are_the_same_for_every_method_and_differ_from_training() -> None:
+    env = registry.suite("dmc").make(registry.task("dmc", small.TASK), "state")
+    evaluation = [env.reset(seed=episode_seed(0, "evaluation", index))[0] for index in range(2)]
+    training = [env.reset(seed=episode_seed(0, "train", index))[0] for index in range(2)]
+    other_seed = env.reset(seed=episode_seed(1, "evaluation", 0))[0]
+    starts = [tuple(start) for start in (*evaluation, *training, other_seed)]
+    assert len(set(starts)) == len(starts)
+
+
+def test_a_done_run_is_not_made_again(prepared: tuple[Layout, Dataset], tmp_path: Path) -> None:
+    layout = _share(prepared, tmp_path)
+    identity = small.identity("dreamer", None)
+    execute(identity, layout, None, small.silent)
+    before = (layout.runs / records.digest(identity) / "run.json").stat().st_mtime_ns
+    execute(identity, layout, None, small.silent)
+    assert (layout.runs / records.digest(identity) / "run.json").stat().st_mtime_ns == before
+
+
+def test_two_processes_do_not_make_the_same_run(tmp_path: Path) -> None:
+    layout, identity = Layout(tmp_path), small.identity("dreamer", None)
+    folder = layout.runs / records.digest(identity)
+    folder.mkdir(parents=True)
+    with lock(folder), pytest.raises(UserError, match="another process"):
+        execute(identity, layout, None, small.silent)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_in_a_sentence(tmp_path: Path) -> None:
+    identity = small.identity("dreamer", None)
+    settings = identity.settings | {"model_lr": 1e30, "grad_clip": 1e30}
+    with pytest.raises(Diverged, match=r"became (nan|inf|-inf) at update \d+; try a smaller step size"):
+        execute(msgspec.structs.replace(identity, settings=settings), Layout(tmp_path), None, small.silent)
+
+
+def test_a_run_id_changes_with_what_matters_and_only_then() -> None:
+    base = small.identity("wpt", "d")
+    assert records.digest(base) == records.digest(small.identity("wpt", "d"))
+    others = [
+        small.identity("wpt", "e"),
+        small.identity("wpt", "d", seed=1),
+        small.identity("wpt-no-guidance", "d"),
+        small.identity("wpt", "d", budget=4000),
+        small.identity("wpt", "d", evaluation_episodes=3),
+        msgspec.structs.replace(base, method_version=base.method_version + 1),
+    ]
+    assert len({records.digest(identity) for identity in (base, *others)}) == 1 + len(others)
+    assert records.digest(small.identity("dreamer", "d")) == records.digest(small.identity("dreamer", "e"))
