@@ -1,4 +1,4 @@
-"""The README names what there is: no more, no less."""
+"""The README names what there is: no more, no less; the pinned set fits every machine."""
 
 import re
 import subprocess
@@ -38,3 +38,11 @@ def test_every_command_it_shows_exists() -> None:
     shown = set(re.findall(r"nox -s ([\w-]+)", README))
     assert {"tests", "bench-dmc", "bench-metaworld"} <= shown
     assert shown <= set(re.findall(r"^[*-] ([\w-]+)", listed, flags=re.MULTILINE))
+
+
+def test_pinned_versions_fit_every_machine() -> None:
+    """No local build label, no path, no address: only ``name==version``."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert "torch==2.13.0" in pins
+    assert all(re.fullmatch(r"[\w.-]+==[\d.]+(\.?post\d+)?", pin) for pin in pins)
