@@ -12,10 +12,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
-from wpt_bench.reports.style import FAINT, INK, look, settings
 
 from wpt_bench.analysis.compare import Comparison
 from wpt_bench.records import write_atomic
+from wpt_bench.reports.style import FAINT, INK, look, settings
 
 
 @dataclass(frozen=True)

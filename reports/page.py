@@ -12,12 +12,12 @@ from typing import Any
 import jinja2
 import pandas as pd
 from markupsafe import Markup
-from wpt_bench.reports.figures import Drawing, aggregate_curves, task_curves
-from wpt_bench.reports.style import look
-from wpt_bench.reports.tables import data_granted, duration, score_text
 
 from wpt_bench.analysis.compare import Comparison, MethodSummary, compare_runs
 from wpt_bench.records import Identity, Run, write_atomic
+from wpt_bench.reports.figures import Drawing, aggregate_curves, task_curves
+from wpt_bench.reports.style import look
+from wpt_bench.reports.tables import data_granted, duration, score_text
 
 PAGE = "report.html"
 NOTHING: Mapping[str, Any] = {}

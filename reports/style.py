@@ -56,7 +56,7 @@ def look(method: str) -> Look:
     return Look(_OTHER_COLOURS[colour], _OTHER_MARKERS[marker], _OTHER_LINES[number % len(_OTHER_LINES)])
 
 
-def settings(salt: str) -> dict[str, Any]:
+def settings(salt: str) -> dict[Any, Any]:
     """Matplotlib settings of every figure; ``salt`` makes the identifiers in its SVG its own and repeatable."""
     return {
         **seaborn.axes_style("ticks"),

@@ -164,7 +164,7 @@ def doctor(out: Out = OUT, as_json: Json = False) -> None:
 
     checks = diagnose(out)
     _show([msgspec.to_builtins(check) for check in checks], as_json, title="doctor")
-    if not all(check.ok for check in checks if not check.name.startswith("profile")):
+    if not all(check.ok for check in checks if check.required):
         raise typer.Exit(1)
 
 
@@ -253,7 +253,7 @@ def export(
     from wpt_bench.running.plan import Layout
 
     dataset = Dataset.open(Layout(out).data(suite, profile))
-    labelled = {"suite": registry.suite(suite), "task": registry.task(suite, task)} if task else {}
+    labelled: dict[str, Any] = {"suite": registry.suite(suite), "task": registry.task(suite, task)} if task else {}
     made = to_minari(dataset, dataset_id, scene=scene, **labelled)
     console.print(f"{made.total_episodes} episodes, {made.total_steps} agent steps, as {dataset_id}", highlight=False)
 

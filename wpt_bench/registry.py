@@ -11,6 +11,7 @@ import functools
 import warnings
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from wpt_bench.protocol import Method, Suite, Task, UserError
 
@@ -65,7 +66,7 @@ def task(suite_name: str, name: str) -> Task:
     return tasks[short]
 
 
-def _load(point: EntryPoint) -> Suite | Method | Iterable[Method] | None:
+def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
     except Exception as error:  # a stranger's package may fail in any way; ours must go on

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from wpt_bench.protocol import IMAGE_SIZE, CollectionJob, ObservationKind, Task, Units, UserError
 
 if TYPE_CHECKING:
-    from wpt_bench.suites.dmc.env import DMCEnv
-
     from wpt_bench.data.store import Dataset
+    from wpt_bench.suites.dmc.env import DMCEnv
 
 EPISODE_LENGTH = 1000
 ACTION_REPEAT = 2

@@ -29,6 +29,7 @@ _POLICY_DELAY = 2
 _SMOOTHING = 0.2
 _SATURATION = 1e-3  # weight of the penalty that keeps the actor's tanh from saturating
 _OWN_SHARE = 0.5  # of a batch: transitions that keep the condition under which they were collected
+_CONDITIONS = 256  # fresh conditions among the batches drawn at once
 _CHUNK = 50  # updates whose batches are drawn at once
 
 
@@ -126,7 +127,9 @@ class Learner:
         episode = rng.integers(replay.episodes, size=count)
         step = rng.integers(replay.steps - _RETURN_STEPS + 1, size=count)
         own = rng.random((count, 1)) < _OWN_SHARE
-        condition = np.where(own, replay.condition[episode], self._objective.draw(count))
+        condition = np.where(
+            own, replay.condition[episode], self._objective.draw(_CONDITIONS)[rng.integers(_CONDITIONS, size=count)]
+        )
         following = step[:, None] + 1 + np.arange(_RETURN_STEPS)
         reward = self._objective.reward(replay, episode[:, None], following, condition[:, None])
         summed = reward @ np.float32(_DISCOUNT ** np.arange(_RETURN_STEPS))

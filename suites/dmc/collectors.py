@@ -20,15 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from wpt_bench.protocol import CollectionJob, Progress, Suite, Task, UserError, episode_seed
 from wpt_bench.suites.dmc.collect_agent import Float32, Learner, Objective, Replay, pink_noise
 from wpt_bench.suites.dmc.collect_objectives import FEATURES, Curiosity, RandomReward, Trunk
 
-from wpt_bench.protocol import CollectionJob, Progress, Suite, Task, UserError, episode_seed
-
 if TYPE_CHECKING:
-    from wpt_bench.suites.dmc.env import DMCEnv
-
     from wpt_bench.data.store import ShardWriter
+    from wpt_bench.suites.dmc.env import DMCEnv
 
 _OBJECTIVES: dict[str, Callable[[int], Objective]] = {"random-reward": RandomReward, "curiosity": Curiosity}
 _COLLECTORS = (*_OBJECTIVES, "pink-noise")

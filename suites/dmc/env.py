@@ -11,12 +11,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from wpt_bench.suites import rendering
 
 from wpt_bench.protocol import IMAGE_SIZE, ObservationKind, Task
+from wpt_bench.suites import rendering
 
 with rendering.without_graphics():
     from dm_control import mujoco
+
     from wpt_bench.suites.dmc.simulators import Simulator, build
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from wpt_bench.suites import rendering
-from wpt_bench.suites.dmc.env import Controls, DMCEnv
 
 from wpt_bench.protocol import Task, UserError
+from wpt_bench.suites import rendering
+from wpt_bench.suites.dmc.env import Controls, DMCEnv
 
 with rendering.without_graphics():
     import mujoco

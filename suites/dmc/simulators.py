@@ -11,6 +11,7 @@ from dm_control.suite import acrobot
 from dm_control.suite import cheetah as public_cheetah
 from dm_control.suite import quadruped as public_quadruped
 from dm_control.suite import walker as public_walker
+
 from wpt_bench.suites.dmc import cheetah, quadruped, variants, walker
 
 

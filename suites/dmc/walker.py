@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from dm_control.suite import walker
 from dm_control.utils import rewards
+
 from wpt_bench.suites.dmc.variants import HardReward, set_floor
 
 CONTROL_TIMESTEP = 0.025

@@ -7,11 +7,11 @@ from typing import Any
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
+
+from wpt_bench.protocol import IMAGE_SIZE
 from wpt_bench.suites.metaworld import CAMERA
 from wpt_bench.suites.metaworld.simulator import Simulator
 from wpt_bench.suites.rendering import SETTINGS, Renderer
-
-from wpt_bench.protocol import IMAGE_SIZE
 
 _POSITION = (0.75, 0.075, 0.7)  # of the camera, nearer than Meta-World's: the authors' setting
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from wpt_bench.suites.metaworld import NAMES
 from wpt_bench.suites.metaworld.camera import Camera
 from wpt_bench.suites.metaworld.simulator import Simulator
@@ -55,7 +56,8 @@ def rollout(
     ``frame_success`` (T * action_repeat + 1,); with a camera also uint8 ``image`` (T + 1, 64, 64, 3).
     """
     rng = np.random.default_rng([seed, 2])
-    policy = ENV_POLICY_MAP[f"{task.name}-v3"]()
+    policy_class: Any = ENV_POLICY_MAP[f"{task.name}-v3"]
+    policy = policy_class()
     state = np.zeros((task.agent_steps + 1, task.state_dim), np.float32)
     action = np.zeros((task.agent_steps + 1, task.action_dim), np.float32)
     frame_reward = np.zeros(task.episode_length + 1, np.float32)

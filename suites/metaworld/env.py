@@ -8,10 +8,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
-from wpt_bench.suites.metaworld.camera import Camera
-from wpt_bench.suites.metaworld.simulator import Simulator
 
 from wpt_bench.protocol import IMAGE_SIZE, ObservationKind, Task
+from wpt_bench.suites.metaworld.camera import Camera
+from wpt_bench.suites.metaworld.simulator import Simulator
 
 
 class MetaWorldEnv(gym.Env[NDArray[Any], NDArray[np.float32]]):

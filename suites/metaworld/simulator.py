@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
+
 from wpt_bench.suites.rendering import without_graphics
 
 with without_graphics():

@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from wpt_bench.suites.dmc import SUITE
-from wpt_bench.suites.rendering import choose_backend
 
 from wpt_bench.protocol import UserError
+from wpt_bench.suites.dmc import SUITE
+from wpt_bench.suites.rendering import choose_backend
 
 TASKS = {task.name: task for task in SUITE.tasks()}
 # In another process, because here dm_control was imported without graphics.

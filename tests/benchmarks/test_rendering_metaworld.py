@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from wpt_bench.suites.metaworld import SUITE
 from wpt_bench.suites.rendering import choose_backend
 

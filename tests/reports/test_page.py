@@ -6,11 +6,11 @@ import matplotlib.image
 import pandas as pd
 import pytest
 from analysis.synthetic import flat, grid, identity, write
-from wpt_bench.reports import page
 
 from wpt_bench.analysis.compare import compare
 from wpt_bench.analysis.scores import load_runs
 from wpt_bench.protocol import UserError
+from wpt_bench.reports import page
 
 LEVELS = {"dreamer": 0.3, "wpt-pretrain-only": 0.35, "wpt-no-guidance": 0.45, "wpt": 0.8}
 VOID = {"meta", "br", "hr", "img", "link", "input", "source"}

@@ -3,11 +3,11 @@ from io import StringIO
 import pytest
 from analysis.synthetic import flat, grid, write
 from rich.console import Console
-from wpt_bench.reports.style import look
-from wpt_bench.reports.tables import duration, show
 
 from wpt_bench.analysis.compare import compare
 from wpt_bench.analysis.scores import load_runs
+from wpt_bench.reports.style import look
+from wpt_bench.reports.tables import duration, show
 
 
 def shown(root, width=120):

@@ -8,14 +8,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from wpt_bench.suites.dmc import _EMBODIMENTS, SUITE
-from wpt_bench.suites.dmc.env import DMCEnv
-from wpt_bench.suites.dmc.labels import recompute
-from wpt_bench.suites.dmc.variants import HardReward
 
 from wpt_bench.data.store import ShardWriter, seal
 from wpt_bench.protocol import ACTION_PAD, STATE_PAD, Task, UserError
 from wpt_bench.records import digest
+from wpt_bench.suites.dmc import _EMBODIMENTS, SUITE
+from wpt_bench.suites.dmc.env import DMCEnv
+from wpt_bench.suites.dmc.labels import recompute
+from wpt_bench.suites.dmc.variants import HardReward
 
 TASKS = {task.name: task for task in SUITE.tasks()}
 PAPER = [task.name for task in SUITE.tasks() if task.paper]

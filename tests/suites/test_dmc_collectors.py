@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+from wpt_bench.data.store import ShardWriter
+from wpt_bench.protocol import UserError
 from wpt_bench.suites.dmc import SUITE
 from wpt_bench.suites.dmc.collect_agent import Replay, pink_noise
 from wpt_bench.suites.dmc.collect_objectives import FEATURES, Curiosity, RandomReward, Trunk
 from wpt_bench.suites.dmc.collectors import Training, collection_jobs
-
-from wpt_bench.data.store import ShardWriter
-from wpt_bench.protocol import UserError
 
 PAPER = ("cartpole", "acrobot", "cheetah", "walker", "quadruped")
 
@@ -167,35 +167,34 @@ def test_trunk_of_a_body_that_stays_in_place_is_the_end_of_its_chain(name, part)
     assert Trunk(physics).read()[2] == pytest.approx(physics.named.data.xipos[part, "z"])
 
 
-def toy_replay(episodes=4, steps=50):
+def test_random_rewards_differ_and_are_one_at_their_target():
     rng = np.random.default_rng(0)
-    replay = Replay(episodes, steps, state=2, action=1, feature=FEATURES, condition=14)
-    for _ in range(episodes):
-        up = rng.standard_normal((steps + 1, 3))
-        feature = rng.standard_normal((steps + 1, FEATURES))
-        feature[:, 3:6] = up / np.linalg.norm(up, axis=1, keepdims=True)
-        replay.add(rng.standard_normal((steps + 1, 2)), rng.standard_normal((steps + 1, 1)), feature, np.zeros(14))
-    return replay
-
-
-def test_random_rewards_differ_and_are_highest_at_their_target():
-    objective, replay = RandomReward(0), toy_replay()
+    replay = Replay(4, 50, state=2, action=1, feature=FEATURES, condition=RandomReward.dim)
+    for _ in range(4):
+        feature = rng.standard_normal((51, FEATURES)) * 3 + 1
+        feature[:, 1] = 7  # never changes
+        state, action = rng.standard_normal((51, 2)), rng.standard_normal((51, 1))
+        replay.add(state, action, feature, np.zeros(RandomReward.dim))
+    objective = RandomReward(0)
     objective.refresh(replay)
     condition = objective.draw(200)
-    assert condition.shape == (200, objective.dim)
-    assert np.isfinite(condition).all()
-    np.testing.assert_allclose(condition[:, :4].sum(1), 1, rtol=1e-5)
-    condition[:, 4] = 0  # without novelty
+    assert condition.shape == (200, RandomReward.dim)
+    np.testing.assert_allclose(np.linalg.norm(condition[:, :FEATURES], axis=1), 1, rtol=1e-5)
+    assert not condition[:, 1].any()
+    condition[:, -1] = 0  # without novelty
     episode, step = np.zeros((200, 1), int), np.arange(1, 51)[None]
     reward = objective.reward(replay, episode, step, condition[:, None])
     assert reward.shape == (200, 50)
-    assert 0 < reward.min() < reward.max() < 1
-    best = reward.argmax(1)
-    assert len(set(best)) > 10  # the rewards of the family agree on no best state
-    target = replay.feature[0, 1 + best[0]]
-    replay.feature[0, 1] = target
-    objective.refresh(replay)
-    assert objective.reward(replay, np.array([0]), np.array([1]), condition[:1]) == pytest.approx(reward[0, best[0]])
+    assert 0 < reward.min() < reward.max() <= 1
+    assert len(set(reward.argmax(1))) > 10  # the rewards of the family agree on no best state
+    middle = np.median(reward, axis=1)  # at the median of what was visited exp(-1), whatever the reward
+    np.testing.assert_allclose(np.median(middle), np.exp(-1), atol=0.05)
+    all_but_still = replay.feature[:, :, [0, *range(2, FEATURES)]].reshape(-1, FEATURES - 1)
+    direction, target = condition[0, [0, *range(2, FEATURES)]], condition[0, FEATURES]
+    replay.feature[0, 1, [0, *range(2, FEATURES)]] = (
+        all_but_still.mean(0) + all_but_still.std(0) * target * direction  # along the direction, as far as the target
+    )
+    assert objective.reward(replay, np.array([0]), np.array([1]), condition[:1])[0] == pytest.approx(1, abs=1e-4)
 
 
 def test_curiosity_tires_of_what_it_has_seen_and_seeks_what_is_new():
@@ -233,7 +232,7 @@ def test_the_random_reward_agent_gets_more_of_what_it_wants_than_noise_gets():
     gains = []
     for episode in range(12, 24):
         condition = replay.condition[episode].copy()
-        condition[4] = 0
+        condition[-1] = 0
         noise = np.mean([reward(row, condition) for row in range(training.warm_up)])
         gains.append(reward(episode, condition) - noise)
     assert np.mean(gains) > 0.05

@@ -13,13 +13,13 @@ import mujoco
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+
+from wpt_bench.data.store import Dataset, ShardWriter, seal
+from wpt_bench.protocol import UserError, episode_seed
 from wpt_bench.suites.metaworld import NAMES, SUITE
 from wpt_bench.suites.metaworld.collect import SIGMAS, noise_level, rollout
 from wpt_bench.suites.metaworld.env import MetaWorldEnv
 from wpt_bench.suites.metaworld.simulator import Simulator
-
-from wpt_bench.data.store import Dataset, ShardWriter, seal
-from wpt_bench.protocol import UserError, episode_seed
 
 TASKS = {task.name: task for task in SUITE.tasks()}
 STEPS = 6

@@ -9,10 +9,10 @@ import mujoco
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from wpt_bench.suites import rendering
-from wpt_bench.suites.dmc import SUITE
 
 from wpt_bench.protocol import UserError
+from wpt_bench.suites import rendering
+from wpt_bench.suites.dmc import SUITE
 
 TASKS = {task.name: task for task in SUITE.tasks()}
 FLAG = """

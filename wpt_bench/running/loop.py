@@ -94,7 +94,7 @@ class _Loop:
             return
         self.method = registry.method(identity.method)
         self.task = registry.task(identity.suite, identity.task)
-        self.settings = msgspec.convert(identity.settings, self.method.settings)
+        self.settings: Any = msgspec.convert(identity.settings, self.method.settings)
         suite = registry.suite(identity.suite)
         self.env = suite.make(self.task, identity.observation)
         episodes = identity.protocol["evaluation_episodes"]

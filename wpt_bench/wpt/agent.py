@@ -398,6 +398,8 @@ def _head(inputs: int, units: int, layers: int, outputs: int, scale: float = 0.0
     """An MLP; reward and critic start at zero output (``scale`` 0), actors near a zero mean (DreamerV3)."""
     head = mlp(inputs, units, layers, outputs)
     initialise(head)
+    last = head[-1]
+    assert isinstance(last, nn.Linear)
     with torch.no_grad():
-        head[-1].weight.mul_(scale)
+        last.weight.mul_(scale)
     return head

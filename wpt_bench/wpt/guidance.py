@@ -134,7 +134,7 @@ def _pixel_sampler(episodes: Sequence[EpisodeView]) -> Sample:
         actions = np.zeros((batch, ACTION_PAD), np.float32)
         masks = np.zeros((batch, ACTION_PAD), np.float32)
         for row in range(batch):
-            episode = episodes[rng.integers(len(episodes))]
+            episode = episodes[int(rng.integers(len(episodes)))]
             step = int(rng.integers(0, len(episode.action) - 1))
             stack = episode.observation[np.maximum(np.arange(step - 2, step + 1), 0)]
             padded = np.pad(stack, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="edge")

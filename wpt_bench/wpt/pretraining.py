@@ -59,7 +59,7 @@ class Pretrainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer and the number of updates, flat."""
-        parts = {"world_model": self.world_model, "optimizer": self._optimizer}
+        parts: dict[str, Any] = {"world_model": self.world_model, "optimizer": self._optimizer}
         tensors = {f"{part}/{key}": value for part, owner in parts.items() for key, value in owner.state_dict().items()}
         return tensors | {"updates": self.updates}
 
