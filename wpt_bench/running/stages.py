@@ -75,7 +75,8 @@ def pretrain(
             return done
         profile = selection.profile
         training, held_out = _split(selection, dataset, seed)
-        pretrainer = Pretrainer(training, profile.world_model, profile.pretraining, profile.observation, seed, device)
+        everything = [episode for episodes in training.values() for episode in episodes]
+        pretrainer = Pretrainer(everything, profile.world_model, profile.pretraining, profile.observation, seed, device)
         curve: list[dict[str, Any]] = []
         clock, started = 0.0, time.monotonic()
         state = checkpoint.load(folder)
@@ -103,7 +104,9 @@ def pretrain(
                 saved = time.monotonic()
         open_loop = [
             {"embodiment": embodiment}
-            | open_loop_error(pretrainer.world_model, episodes, OPEN_LOOP_CHUNKS, _validation_seed(seed), device)
+            | open_loop_error(
+                pretrainer.world_model, episodes, training[embodiment], OPEN_LOOP_CHUNKS, _validation_seed(seed), device
+            )
             for embodiment, episodes in held_out.items()
         ]
         records.write_atomic(layout.weights(stage_id), checkpoint.encode(pretrainer.world_model.state_dict()))
@@ -113,17 +116,23 @@ def pretrain(
         return stage
 
 
-def _split(selection: Selection, dataset: Dataset, seed: int) -> tuple[list[EpisodeView], dict[str, list[EpisodeView]]]:
-    """Training episodes, and held-out ones by embodiment (for the validation alone: no model sees the names)."""
+def _split(
+    selection: Selection, dataset: Dataset, seed: int
+) -> tuple[dict[str, list[EpisodeView]], dict[str, list[EpisodeView]]]:
+    """Training and held-out episodes by embodiment, for the validation alone: no model sees the names."""
     suite = registry.suite(selection.suite)
     view = grant(dataset, DataAccess.REWARD_FREE, selection.tasks[0], suite, selection.profile.observation)
     episodes = view.episodes()
-    groups = [info.scene for info in dataset.episodes]
-    training, held_out = split(groups, selection.profile.pretraining.held_out, seed)
-    by_embodiment: dict[str, list[EpisodeView]] = {}
-    for index in held_out:
-        by_embodiment.setdefault(dataset.episodes[index].embodiment, []).append(episodes[index])
-    return [episodes[index] for index in training], by_embodiment
+    scenes = [info.scene for info in dataset.episodes]
+
+    def group(indices: Sequence[int]) -> dict[str, list[EpisodeView]]:
+        groups: dict[str, list[EpisodeView]] = {}
+        for index in indices:
+            groups.setdefault(dataset.episodes[index].embodiment, []).append(episodes[index])
+        return groups
+
+    training, held_out = split(scenes, selection.profile.pretraining.held_out, seed)
+    return group(training), group(held_out)
 
 
 def _validate(

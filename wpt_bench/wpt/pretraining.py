@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from wpt_bench.data.sequences import Batch, SequenceSampler
 from wpt_bench.data.views import EpisodeView
@@ -84,30 +85,38 @@ def validation_loss(
 
 
 def open_loop_error(
-    model: WorldModel, episodes: Sequence[EpisodeView], chunks: int, seed: int, device: str
+    model: WorldModel,
+    held_out: Sequence[EpisodeView],
+    training: Sequence[EpisodeView],
+    chunks: int,
+    seed: int,
+    device: str,
 ) -> dict[str, Any]:
     """Open-loop prediction on held-out episodes of one embodiment against two trivial predictors.
 
     After ``CONTEXT`` observations the next ``HORIZON`` are decoded from the prior. Errors are mean squared, over real
-    dimensions only, in the space the model predicts (symlog of scaled states; pixels / 255), each dimension divided
-    by its standard deviation over the sampled chunks; dimensions that do not vary are left out. ``persistence``
-    repeats the last observation seen, ``mean`` predicts each dimension's mean over the sampled chunks, which no
-    predictor without context can beat.
+    dimensions only, in the space the model predicts (symlog of states in their units; pixels / 255), each dimension
+    divided by its standard deviation over chunks of the embodiment's training episodes; dimensions that do not vary
+    there are left out. ``persistence`` repeats the last observation seen, ``mean`` predicts the training mean.
 
     Returns:
         ``model``, ``persistence``, ``mean``: average over the horizon; ``by_step``: the model's error at each step.
     """
-    sampler = SequenceSampler(episodes, CONTEXT + HORIZON, model.observation)
-    batch = sampler.sample(chunks, np.random.default_rng(seed))
-    observation, mask, action = _tensors(model, batch, device)
-    generator = torch.Generator(device).manual_seed(seed)
-    predicted = model.open_loop(observation, action, CONTEXT, generator)
-    truth = observation[CONTEXT:]
-    mean, std = truth.mean((0, 1)), truth.std((0, 1))
+    rng = np.random.default_rng(seed)
+
+    def chunk(episodes: Sequence[EpisodeView]) -> tuple[Tensor, Tensor | None, Tensor]:
+        sampler = SequenceSampler(episodes, CONTEXT + HORIZON, model.observation)
+        return _tensors(model, sampler.sample(chunks, rng), device)
+
+    observation, mask, action = chunk(held_out)
+    known = chunk(training)[0]
+    mean, std = known.mean((0, 1)), known.std((0, 1))
     # One embodiment: the mask is the same in every row.
     varies = std > 1e-4 if mask is None else (std > 1e-4) & (mask[0] > 0)
+    truth = observation[CONTEXT:]
+    predicted = model.open_loop(observation, action, CONTEXT, torch.Generator(device).manual_seed(seed))
 
-    def error(prediction: torch.Tensor) -> torch.Tensor:
+    def error(prediction: Tensor) -> Tensor:
         return (((prediction - truth) / std) ** 2)[:, :, varies].mean((1, 2))
 
     by_step = error(predicted)
@@ -121,7 +130,7 @@ def open_loop_error(
     }
 
 
-def _tensors(model: WorldModel, batch: Batch, device: str) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+def _tensors(model: WorldModel, batch: Batch, device: str) -> tuple[Tensor, Tensor | None, Tensor]:
     """Prepared observations ``(L, B, ...)``, mask ``(B, state)`` or None, actions ``(L, B, action)``."""
     observation = model.prepare(torch.from_numpy(batch.observation).to(device).transpose(0, 1))
     mask = torch.from_numpy(batch.observation_mask).to(device) if model.observation == "state" else None
