@@ -21,10 +21,12 @@ with rendering.without_graphics():
 FEATURES = 9
 """Numbers that describe the trunk: horizontal velocity (2), height (1), the upward direction (3), turning (3)."""
 
-_GROUPS = (slice(0, 2), slice(2, 3), slice(3, 6), slice(6, 9))
+_UP = slice(3, 6)
+_GROUPS = (slice(0, 2), slice(2, 3), _UP, slice(6, 9))
 _WANTED = (0.6, 0.6, 0.6, 0.2)  # how often a reward looks at velocity, height, up, turning
 _TARGET = (0.5, 1.5)  # from the median of what was visited (0) to its 99th percentile (1), and beyond
 _STILL = 1e-3  # a feature that spreads less than this never changes
+_TILT = 0.5  # unit of the upward direction: a body that lay on its back in all first episodes can tell it still
 _SAMPLE = 500  # visited rows that targets are measured against
 _NOVELTY = 0.5  # most weight of curiosity in a random reward
 
@@ -68,8 +70,8 @@ class RandomReward:
     """Random functions of the trunk's velocity, height, orientation and turning, none of them a benchmark's reward.
 
     A reward is a Gaussian kernel around a random target in a random direction of feature space,
-    ``exp(-((d . x - b) / s)^2) + v * c``, where ``x`` are the features in the units of the first episodes (their
-    standard deviations):
+    ``exp(-((d . x - b) / s)^2) + v * c``, where ``x`` are the features in units of their standard
+    deviation in the first episodes (the upward direction, which a body may not change in them, in fixed ones):
 
     - ``d``: each group of features (velocity, height, up, turning) is looked at or not by chance; those looked at get
       random directions and exponential weights; ``d`` has length 1.
@@ -94,6 +96,7 @@ class RandomReward:
         if self._centre is None:
             spread = rows.std(0)
             self._varies = spread > _STILL
+            spread[_UP] = _TILT
             self._centre = rows.mean(0)
             self._scale = self._varies / np.maximum(spread, _STILL)
         self._visited = (rows[self._rng.integers(len(rows), size=_SAMPLE)] - self._centre) * self._scale

@@ -189,11 +189,10 @@ def test_random_rewards_differ_and_are_one_at_their_target():
     assert len(set(reward.argmax(1))) > 10  # the rewards of the family agree on no best state
     middle = np.median(reward, axis=1)  # at the median of what was visited exp(-1), whatever the reward
     np.testing.assert_allclose(np.median(middle), np.exp(-1), atol=0.05)
-    all_but_still = replay.feature[:, :, [0, *range(2, FEATURES)]].reshape(-1, FEATURES - 1)
-    direction, target = condition[0, [0, *range(2, FEATURES)]], condition[0, FEATURES]
-    replay.feature[0, 1, [0, *range(2, FEATURES)]] = (
-        all_but_still.mean(0) + all_but_still.std(0) * target * direction  # along the direction, as far as the target
-    )
+    mean, spread = replay.feature.mean((0, 1)), replay.feature.std((0, 1))
+    spread[3:6] = 0.5
+    # Along the direction, as far as the target.
+    replay.feature[0, 1] = mean + spread * condition[0, FEATURES] * condition[0, :FEATURES]
     assert objective.reward(replay, np.array([0]), np.array([1]), condition[:1])[0] == pytest.approx(1, abs=1e-4)
 
 
