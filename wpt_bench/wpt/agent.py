@@ -138,7 +138,7 @@ class WPTAgent:
 
     def _retrieve(self, episodes: list[EpisodeView]) -> list[int]:
         count, task = self.settings.retrieved, self.context.task
-        indices = candidates(episodes, task.action_dim, count)
+        indices = candidates(episodes, task.action_dim, self.context.initial_observation.shape, count)
         if self.switches.random_replay:
             return random_episodes(indices, count, episode_seed(self.context.seed, "retrieval", 1))
         # Always the frozen pre-trained encoder: arms without pre-training differ in the weights they start from alone.

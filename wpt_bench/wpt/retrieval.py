@@ -14,13 +14,23 @@ from wpt_bench.protocol import UserError
 Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
-def candidates(episodes: Sequence[EpisodeView], action_dim: int, count: int) -> list[int]:
-    """Indices of the episodes with this action dimension; UserError if they are fewer than ``count``."""
-    found = [index for index, episode in enumerate(episodes) if episode.action_dim == action_dim]
+def candidates(
+    episodes: Sequence[EpisodeView], action_dim: int, observation_shape: tuple[int, ...], count: int
+) -> list[int]:
+    """Indices of the episodes whose actions and observations have our dimensions; UserError if fewer than ``count``.
+
+    Pictures all have one shape, so that from pixels the action dimension decides alone, as in the paper.
+    """
+    found = [
+        index
+        for index, episode in enumerate(episodes)
+        if episode.action_dim == action_dim and episode.observation.shape[1:] == observation_shape
+    ]
     if len(found) < count:
         raise UserError(
-            f"Retrieval needs {count} offline episodes with {action_dim} action dimensions and the data has "
-            f"{len(found)}; collect more, or set `retrieved` of the profile to at most {len(found)}."
+            f"Retrieval needs {count} offline episodes with {action_dim} action dimensions and observations of shape "
+            f"{observation_shape}, and the data has {len(found)}; collect more, or set `retrieved` of the profile to at "
+            f"most {len(found)}."
         )
     return found
 
