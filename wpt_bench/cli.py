@@ -69,7 +69,14 @@ def command(group: typer.Typer, examples: str, name: str | None = None) -> Calla
                 errors.print(f"[red]Error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
                 raise typer.Exit(1) from None
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+                if error.errno not in (
+                    errno.ENOSPC,
+                    errno.EDQUOT,
+                    errno.EROFS,
+                    errno.EACCES,
+                    errno.ENOTDIR,
+                    errno.EEXIST,
+                ):
                     raise
                 where = f" ({error.filename})" if error.filename else ""
                 message = (

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wpt_bench.protocol import CollectionJob, Progress, Suite, Task, UserError, episode_seed
+from wpt_bench.protocol import IMAGE_SIZE, CollectionJob, Progress, Suite, Task, UserError, episode_seed
 from wpt_bench.suites.dmc.collect_agent import Float32, Learner, Objective, Replay, pink_noise
 from wpt_bench.suites.dmc.collect_objectives import FEATURES, Curiosity, RandomReward, Trunk
 
@@ -46,7 +46,8 @@ def collection_jobs(suite: Suite, settings: Any, scenes: Sequence[str], seed: in
     Args:
         suite: DMControl.
         settings: ``pink_noise``, ``curiosity``, ``random_reward``: episodes stored per embodiment, 0 for none;
-            ``training_episodes``: run by each collector that learns; ``updates_per_step``: its updates per agent step.
+            ``training_episodes``: run by each collector that learns; ``updates_per_step``: its updates per agent step;
+            ``pixels``: whether pictures are stored beside the states.
         scenes: embodiments.
         seed: of all the data; a job depends on nothing else but its own settings.
 
@@ -78,14 +79,15 @@ def collection_jobs(suite: Suite, settings: Any, scenes: Sequence[str], seed: in
                 updates=round(tasks[scene].agent_steps * settings.updates_per_step) if trained else 0,
                 seed=seed,
                 first=(places[scene] * len(_COLLECTORS) + number) * _EPISODES,
+                pixels=settings.pixels,
             )
             described: dict[str, Any] = {
                 "embodiment": scene,
                 "scene": scene,
                 "collector": collector,
                 "episodes": stored,
+                "pixels": settings.pixels,
             }
-            described["episodes"] = stored
             if trained:
                 described |= {"training_episodes": run, "updates_per_step": settings.updates_per_step}
             jobs.append(CollectionJob(f"{scene}-{collector}", partial(_collect, plan), stored, described))
@@ -104,6 +106,7 @@ class Plan:
     updates: int
     seed: int
     first: int
+    pixels: bool
 
     def episode_seed(self, index: int) -> int:
         """What the simulator of the episode is reset with."""
@@ -117,6 +120,7 @@ class _Episode:
     state: Float32
     action: Float32
     physics: NDArray[np.float64]
+    image: NDArray[np.uint8] | None
     scaled: Float32
     feature: Float32
 
@@ -133,6 +137,7 @@ def _collect(plan: Plan, writer: ShardWriter, progress: Progress) -> None:
                     origin=plan.task.name,
                     quality=index / max(plan.run - 1, 1) if plan.collector in _OBJECTIVES else None,
                     physics=episode.physics,
+                    image=episode.image,
                 )
             progress((index + 1) / plan.run, f"{plan.task.embodiment} {plan.collector}")
 
@@ -141,7 +146,7 @@ def _noise(plan: Plan) -> Iterator[_Episode]:
     body = _Body(plan)
     for index in range(plan.run):
         rng = np.random.default_rng([plan.episode_seed(index), 1])
-        yield body.episode(plan.episode_seed(index), _noisy_policy(rng, plan.task))
+        yield body.episode(index, _noisy_policy(rng, plan.task))
 
 
 class Training:
@@ -187,7 +192,7 @@ class Training:
         else:
             condition = self.objective.draw(1)[0]
             policy = _learned_policy(rng, plan.task, self._learner, condition)
-        episode = self._body.episode(plan.episode_seed(index), policy)
+        episode = self._body.episode(index, policy)
         self.replay.add(episode.scaled, episode.action, episode.feature, condition)
         return episode
 
@@ -206,19 +211,21 @@ class _Body:
     """A simulator of the embodiment, which runs one episode after another."""
 
     def __init__(self, plan: Plan) -> None:
-        self._task = plan.task
+        self._plan, self._task = plan, plan.task
         self._env: DMCEnv = plan.suite.make(plan.task, "state")  # type: ignore[assignment]
         self._trunk = Trunk(self._env.simulator.physics)
         self._units = plan.suite.units(plan.task.embodiment)
 
-    def episode(self, seed: int, policy: Policy) -> _Episode:
+    def episode(self, index: int, policy: Policy) -> _Episode:
         """Runs one episode; ``policy`` gives unclipped actions for scaled states and the step's number."""
+        draw = self._plan.pixels and index in self._plan.stored
         steps = self._task.agent_steps
         state = np.empty((steps + 1, self._task.state_dim), np.float32)
         scaled = np.empty_like(state)
         action = np.zeros((steps + 1, self._task.action_dim), np.float32)
         feature = np.empty((steps + 1, FEATURES), np.float32)
-        state[0] = self._env.reset(seed=seed)[0]
+        state[0] = self._env.reset(seed=self._plan.episode_seed(index))[0]
+        image = np.empty((steps + 1, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8) if draw else None
         physics = [self._env.frame_physics]
         for step in range(steps + 1):
             if step > 0:
@@ -227,7 +234,9 @@ class _Body:
                 physics.append(self._env.frame_physics)
             scaled[step] = np.clip(self._units.apply(state[step]), -_STATE_LIMIT, _STATE_LIMIT)
             feature[step] = self._trunk.read()
-        return _Episode(state, action, np.concatenate(physics), scaled, feature)
+            if image is not None:
+                image[step] = self._env.render()
+        return _Episode(state, action, np.concatenate(physics), image, scaled, feature)
 
 
 @contextmanager

@@ -146,7 +146,7 @@ class MetaWorld:
         """
         from wpt_bench.suites.metaworld.collect import job
 
-        pixels = getattr(settings, "pixels", False)
+        pixels = settings.pixels
         return [job(self._task(scene), settings.episodes, seed, pixels) for scene in scenes]
 
     def labels(self, dataset: Any, task: Task, episode: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from wpt_bench.data.store import ShardWriter
+from wpt_bench.data.store import ShardWriter, seal
 from wpt_bench.protocol import UserError
 from wpt_bench.suites.dmc import SUITE
 from wpt_bench.suites.dmc.collect_agent import Replay, pink_noise
@@ -17,6 +17,7 @@ PAPER = ("cartpole", "acrobot", "cheetah", "walker", "quadruped")
 
 def settings(**changed):
     values = {"pink_noise": 2, "curiosity": 2, "random_reward": 2, "training_episodes": 5, "updates_per_step": 0.02}
+    values |= {"pixels": False}
     return SimpleNamespace(**{**values, **changed})
 
 
@@ -235,3 +236,18 @@ def test_the_random_reward_agent_gets_more_of_what_it_wants_than_noise_gets():
         noise = np.mean([reward(row, condition) for row in range(training.warm_up)])
         gains.append(reward(episode, condition) - noise)
     assert np.mean(gains) > 0.05
+
+
+@pytest.mark.pixels
+def test_pictures_are_those_of_the_stored_states(tmp_path):
+    dataset_folder = tmp_path / "data"
+    collect(job("cartpole-pink-noise", pink_noise=1, pixels=True), dataset_folder)
+    dataset = seal(dataset_folder, suite="dmc", suite_version=1, name="data", seed=0, settings={})
+    info = dataset.episodes[0]
+    env = SUITE.make(next(task for task in SUITE.tasks() if task.name == info.origin), "pixels")
+    picture, _ = env.reset(seed=info.seed)
+    np.testing.assert_array_equal(dataset.image(0)[0], picture)
+    for step in range(1, 4):
+        picture = env.step(dataset.action(0)[step])[0]
+        np.testing.assert_array_equal(dataset.image(0)[step], picture)
+    env.close()

@@ -254,7 +254,7 @@ def test_labels_of_another_scene_are_refused(dataset):
 
 def test_unknown_scene_and_embodiment():
     with pytest.raises(UserError, match="door-opne"):
-        SUITE.collection_jobs(SimpleNamespace(episodes=1), ["door-opne"], 0)
+        SUITE.collection_jobs(SimpleNamespace(episodes=1, pixels=False), ["door-opne"], 0)
     with pytest.raises(UserError, match="walker"):
         SUITE.units("walker")
 

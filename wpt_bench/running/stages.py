@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import torch
 from filelock import FileLock
 
 from wpt_bench import records, registry
@@ -64,7 +65,11 @@ def pretrain(
     device: str = "cpu",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Stage:
-    """Pre-trains the world model of one pre-training seed, or goes on with it, or finds it done."""
+    """Pre-trains the world model of one pre-training seed, or goes on with it, or finds it done.
+
+    On one torch thread: models that a CPU can train are so small that a second one only gets in the way.
+    """
+    torch.set_num_threads(1)
     identity = stage_identity(selection, dataset.digest, seed)
     stage_id = records.digest(identity)
     folder = layout.stage(stage_id)

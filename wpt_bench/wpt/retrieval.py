@@ -29,8 +29,8 @@ def candidates(
     if len(found) < count:
         raise UserError(
             f"Retrieval needs {count} offline episodes with {action_dim} action dimensions and observations of shape "
-            f"{observation_shape}, and the data has {len(found)}; collect more, or set `retrieved` of the profile to at "
-            f"most {len(found)}."
+            f"{observation_shape}, and the data has {len(found)}; collect more, or set `retrieved` of the profile to "
+            f"at most {len(found)}."
         )
     return found
 

@@ -1,0 +1,197 @@
+"""The command line as a person or a program meets it: what it prints, and how bad input ends."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from wpt_bench import registry
+from wpt_bench.cli import app
+
+SMALL_PROFILE = Path(__file__).with_name("small.toml")
+
+
+def call(*arguments: str | Path, code: int = 0) -> str:
+    """Standard output, or with a non-zero ``code`` the one sentence on standard error."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output + result.stderr
+    if code == 0:
+        return result.stdout
+    assert "Traceback" not in result.output
+    assert result.stderr.count("\n") == 1, "not one line"
+    return result.stderr.strip()
+
+
+def test_the_papers_tasks_are_marked() -> None:
+    tasks = json.loads(call("list", "tasks", "--json"))
+    paper = {suite: [t["name"] for t in tasks if t["suite"] == suite and t["paper"]] for suite in ("dmc", "metaworld")}
+    assert (len(paper["dmc"]), len(paper["metaworld"])) == (22, 50)
+    assert {"suite", "name", "paper", "embodiment"} <= tasks[0].keys()
+
+
+def test_methods_say_what_they_may_see() -> None:
+    methods = {method["name"]: method for method in json.loads(call("list", "methods", "--json"))}
+    assert methods["dreamer"]["data_access"] == "none"
+    arms = {"wpt", "wpt-no-guidance", "wpt-no-rehearsal", "wpt-no-pretrain", "wpt-pretrain-only", "wpt-rehearsal-only"}
+    arms |= {"wpt-guidance-only", "wpt-random-replay"}
+    assert all(methods[name]["data_access"] == "reward-free" for name in arms)
+    assert methods["wpt"]["observations"] == ["state", "pixels"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("run", "dmc", "--methods", "dreamr"), "There is no method 'dreamr'; did you mean 'dreamer'?"),
+        (("run", "dmc", "--tasks", "walker-wolk"), "did you mean 'walker-walk'"),
+        (("run", "dmc", "--tasks", "mw/walker-walk"), "did you mean"),
+        (("run", "dmc", "--profile", "quik"), "There is no profile 'quik'; did you mean 'quick'"),
+        (("run", "dmcontrol"), "There is no suite 'dmcontrol'; did you mean 'dmc'?"),
+        (("run", "dmc", "--seeds", "0,one"), "Seeds are whole numbers separated by commas, not '0,one'."),
+        (("run", "dmc", "--profile", "mine.toml"), "There is no profile file mine.toml."),
+        (("list", "thods"), "did you mean 'methods'"),
+        (("data", "verify", "nowhere"), "nowhere holds no data set"),
+        (("data", "card", "dmc", "--out", "nowhere"), "collect it: wpt-bench data collect dmc"),
+        (("report", "--out", "nowhere"), "make some: wpt-bench bench dmc"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:
+    assert sentence in call(*arguments, code=1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("minutes = ", "minuts = ", "minuts"),
+        ("budget = 2000", "budget = 2500", "not a whole number of dmc/cartpole-balance's episodes of 1000"),
+        ("budget = 2000", 'budget = "much"', "budget"),
+        ("deter = 32", "deter = 33", "must be multiples of 2"),
+        ("horizon = 4", "horizn = 4", "Settings 'wpt' of profile 'small' do not fit"),
+        ("[world_model]", "[world_model", "cannot be used"),
+    ],
+)
+def test_a_bad_profile_is_named(tmp_path: Path, old: str, new: str, sentence: str) -> None:
+    text = SMALL_PROFILE.read_text()
+    assert old in text
+    (tmp_path / "small.toml").write_text(text.replace(old, new, 1))
+    arguments = ("run", "dmc", "--profile", tmp_path / "small.toml", "--out", tmp_path / "out", "--dry-run")
+    assert sentence in call(*arguments, code=1)
+
+
+def test_a_dry_run_says_what_it_would_cost_and_does_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    printed = call("run", "dmc", "--profile", SMALL_PROFILE, "--out", out, "--dry-run", "--workers", "2")
+    assert "2 runs to make on 2 workers" in printed and "hours" in printed and "GiB" in printed
+    assert "To be collected first: cartpole" in printed
+    assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def benched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole way, by the real command in a process of its own."""
+    out = tmp_path_factory.mktemp("bench") / "out"
+    made = _bench(out)
+    assert made.returncode == 0, made.stderr
+    assert "not separated at this budget" in made.stdout
+    assert (out / "reports" / "dmc-small" / "report.html").exists()
+    return out
+
+
+def _bench(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "wpt_bench", "bench", "dmc", "--profile", str(SMALL_PROFILE), "--out", str(out)]
+    return subprocess.run([*command, *more], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+
+
+def test_after_a_bench_everything_is_done_and_whole(benched: Path) -> None:
+    runs = json.loads(call("status", "dmc", "--profile", SMALL_PROFILE, "--out", benched, "--json"))
+    assert [run["status"] for run in runs] == ["done", "done"]
+    assert {"suite", "task", "method", "seed", "profile", "status"} == runs[0].keys()
+    assert json.loads(call("data", "verify", benched / "data" / "dmc-small", "--json"))["ok"]
+    summary = json.loads(call("report", "dmc", "--profile", SMALL_PROFILE, "--out", benched, "--json"))
+    assert Path(summary["report"]).exists()
+    card = json.loads(call("data", "card", "dmc", "--profile", SMALL_PROFILE, "--out", benched, "--json"))
+    assert card["episodes"] == 4 and card["rows"][0]["best"] > 0
+
+
+def test_a_second_bench_reuses_everything(benched: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (benched / "runs").rglob("run.json")}
+    again = _bench(benched)
+    assert again.returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in (benched / "runs").rglob("run.json")} == before
+
+
+def test_a_task_of_another_embodiment_asks_before_it_collects(benched: Path) -> None:
+    refused = _bench(benched, "--tasks", "acrobot-swingup")
+    assert refused.returncode == 1
+    assert refused.stderr.strip().splitlines()[-1].endswith("Say --yes to agree where nobody can be asked.")
+    assert not list((benched / "data" / "dmc-small").glob("acrobot*"))
+
+
+def test_damaged_data_is_found_and_named(benched: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(benched, tmp_path / "out")
+    (file,) = (tmp_path / "out" / "data" / "dmc-small").glob("*/action.npy")
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(bytes(raw))
+    assert "action.npy" in call("data", "verify", tmp_path / "out" / "data" / "dmc-small", code=1)
+    file.write_bytes(bytes(raw[: len(raw) // 2]))
+    arguments = ("run", "dmc", "--profile", SMALL_PROFILE, "--out", tmp_path / "out", "--seeds", "5")
+    assert "action.npy" in call(*arguments, code=1)
+
+
+def test_too_few_episodes_to_retrieve_is_recorded_as_a_failure(benched: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(benched, tmp_path / "out")
+    profile = tmp_path / "small.toml"
+    profile.write_text(SMALL_PROFILE.read_text().replace("retrieved = 2", "retrieved = 20"))
+    arguments = ("run", "dmc", "--profile", profile, "--out", tmp_path / "out", "--methods", "wpt")
+    assert "Retrieval needs 20 offline episodes" in call(*arguments, code=1)
+    runs = json.loads(
+        call("status", "dmc", "--profile", profile, "--out", tmp_path / "out", "--methods", "wpt", "--json")
+    )
+    assert [run["status"] for run in runs] == ["failed"]
+
+
+def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with_file = call("data", "collect", "dmc", "--profile", SMALL_PROFILE, "--out", blocked, code=1)
+    assert "Error:" in with_file
+
+
+def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
+    import signal
+    import time
+
+    command = [sys.executable, "-m", "wpt_bench", "data", "collect", "dmc", "--profile", str(SMALL_PROFILE)]
+    process = subprocess.Popen([*command, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "out").exists():
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in printed and "Traceback" not in printed
+
+
+def test_a_plugin_that_cannot_be_loaded_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    real = registry.entry_points
+
+    def with_broken(group: str) -> Any:
+        return [*real(group=group), EntryPoint("broken", "no.such.module:METHOD", group)]
+
+    monkeypatch.setattr(registry, "entry_points", with_broken)
+    registry.methods.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="'broken' cannot be loaded"):
+            assert "wpt" in registry.methods()
+    finally:
+        registry.methods.cache_clear()
