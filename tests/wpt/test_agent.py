@@ -1,131 +1,64 @@
 """The fine-tuning agent: what each switch changes, what never happens, and that it learns."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from wpt.episodes import episode
-from wpt_bench.protocol import ACTION_PAD, STATE_PAD, AgentContext, Task, Units, UserError
-from wpt_bench.running.checkpoint import encode
+from wpt.toy import SETTINGS, SIZE, STEPS, fill, silent, write_weights
+from wpt.toy import agent as make
+from wpt_bench.protocol import UserError
 from wpt_bench.world_model.config import WorldModelSize
-from wpt_bench.world_model.model import WorldModel
-from wpt_bench.wpt.agent import Switches, WPTAgent
-from wpt_bench.wpt.settings import Settings
+from wpt_bench.wpt.agent import Switches
 
-SIZE = WorldModelSize(deter=32, hidden=16, stoch=4, classes=4, blocks=2, units=32, layers=1, cnn_depth=4)
-SETTINGS = Settings(
-    world_model=SIZE,
-    retrieved=3,
-    batch=8,
-    length=8,
-    horizon=5,
-    starts=32,
-    units=32,
-    layers=1,
-    model_lr=1e-3,
-    actor_critic_lr=1e-3,
-    normalise_returns=True,
-    prior_updates=30,
-    prior_batch=32,
-    prior_units=32,
-    prior_lr=3e-3,
-    prior_depth=4,
-)
-STEPS = 20
-SILENT = lambda fraction, what="": None  # noqa: E731
 ALL = Switches(pretrain=True, rehearsal=True, guidance=True)
 NONE = Switches(pretrain=False, rehearsal=False, guidance=False)
 
 
-def _task(action_dim: int = 2) -> Task:
-    return Task("toy", "reach", "point", "point", 3, action_dim, 2 * STEPS, 2, "return", 1.0, False, "")
-
-
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(7)
-    path = tmp_path_factory.mktemp("stage") / "weights.safetensors"
-    path.write_bytes(encode(WorldModel(SIZE, "state", STATE_PAD, ACTION_PAD).state_dict()))
-    return path
-
-
-def _episodes(count: int = 6, action_dim: int = 2) -> list[Any]:
-    rng = np.random.default_rng(0)
-    made = []
-    for index in range(count):
-        state = rng.normal(size=(STEPS + 1, 3)).astype(np.float32)
-        state[0] = index
-        action = np.full((STEPS + 1, action_dim), 0.1 * index, np.float32)
-        made.append(episode(state, action))
-    return made
-
-
-def _agent(switches: Switches, pretrained: Path | None, settings: Settings = SETTINGS, **changes: Any) -> WPTAgent:
-    context = {
-        "task": _task(),
-        "observation": "state",
-        "units": Units.identity(3),
-        "seed": 0,
-        "budget": 2 * STEPS * 10,
-        "data": SimpleNamespace(episodes=_episodes),
-        "settings": settings,
-        "pretrained": pretrained,
-        "initial_observation": np.zeros(3, np.float32),
-        "device": "cpu",
-    }
-    return WPTAgent(AgentContext(**(context | changes)), switches)
-
-
-def _fill(agent: WPTAgent, episodes: int = 2) -> None:
-    rng = np.random.default_rng(1)
-    for _ in range(episodes):
-        for step in range(STEPS + 1):
-            action = rng.uniform(-1, 1, 2).astype(np.float32) if step else None
-            agent.observe(rng.normal(size=3).astype(np.float32), action, float(step > 0))
+    return write_weights(tmp_path_factory.mktemp("stage"))
 
 
 def test_pretraining_decides_the_weights_a_run_starts_from(pretrained: Path) -> None:
-    scratch, tuned = _agent(NONE, None), _agent(Switches(True, False, False), pretrained)
-    from safetensors.torch import load_file
-
+    scratch, tuned = make(NONE, None), make(Switches(True, False, False), pretrained)
     for name, weight in load_file(pretrained).items():
         assert torch.equal(tuned.world_model.state_dict()[name], weight)
     assert not torch.equal(scratch.world_model.rssm.core_latent.weight, tuned.world_model.rssm.core_latent.weight)
 
 
 def test_arms_without_pretraining_retrieve_with_the_pretrained_encoder(pretrained: Path) -> None:
-    agents = [_agent(Switches(on, True, False), pretrained) for on in (True, False)]
+    agents = [make(Switches(on, True, False), pretrained) for on in (True, False)]
     for agent in agents:
-        agent.offline(SILENT)
+        agent.offline(silent)
     assert agents[0].retrieved == agents[1].retrieved
     assert agents[0].retrieved[0] == 0  # episode 0 starts where we do
 
 
-def test_random_replay_is_of_other_episodes(pretrained: Path) -> None:
+def test_random_replay_is_of_otherepisodes(pretrained: Path) -> None:
     found = set()
     for seed in range(5):
-        agent = _agent(Switches(True, True, True, random_replay=True), pretrained, seed=seed)
-        agent.offline(SILENT)
+        agent = make(Switches(True, True, True, random_replay=True), pretrained, seed=seed)
+        agent.offline(silent)
         found.add(tuple(agent.retrieved))
         assert len(set(agent.retrieved)) == 3
     assert len(found) > 1
 
 
 def test_a_quarter_of_a_batch_is_rehearsed_and_has_no_reward(pretrained: Path) -> None:
-    agent = _agent(ALL, pretrained)
-    agent.offline(SILENT)
-    _fill(agent)
+    agent = make(ALL, pretrained)
+    agent.offline(silent)
+    fill(agent)
     online, rehearsed = agent._sample(np.random.default_rng(0))
     assert rehearsed is not None
     assert (len(online.action), len(rehearsed.action)) == (6, 2)
     assert online.reward is not None and rehearsed.reward is None
-    without = _agent(Switches(True, False, True), pretrained)
-    without.offline(SILENT)
-    _fill(without)
+    without = make(Switches(True, False, True), pretrained)
+    without.offline(silent)
+    fill(without)
     online, rehearsed = without._sample(np.random.default_rng(0))
     assert len(online.action) == 8 and rehearsed is None
 
@@ -133,9 +66,9 @@ def test_a_quarter_of_a_batch_is_rehearsed_and_has_no_reward(pretrained: Path) -
 @pytest.mark.parametrize("evaluation", [True, False])
 def test_padded_action_dimensions_stay_zero(pretrained: Path, evaluation: bool) -> None:
     """The authors' code samples them without a mask: imagination and acting then see noise where replay has zeros."""
-    agent = _agent(ALL, pretrained, budget=2 * STEPS)
-    agent.offline(SILENT)
-    _fill(agent, 1)  # past warm-up
+    agent = make(ALL, pretrained, budget=2 * STEPS)
+    agent.offline(silent)
+    fill(agent, 1)  # past warm-up
     carry = agent.begin(2, seed=0, evaluation=evaluation)
     for _ in range(5):
         action, carry = agent.act(carry, np.zeros((2, 3), np.float32), evaluation=evaluation)
@@ -149,7 +82,7 @@ def test_padded_action_dimensions_stay_zero(pretrained: Path, evaluation: bool) 
 
 
 def test_entropy_counts_real_dimensions_only(pretrained: Path) -> None:
-    agent = _agent(NONE, None)
+    agent = make(NONE, None)
     latent = agent.world_model.rssm.initial(64)
     _, entropy = agent._imagine(latent, agent._action_mask, torch.Generator().manual_seed(0))
     std = 0.9 / (1 + np.exp(-2)) + 0.1  # of an untrained actor, whose mean is near 0
@@ -159,9 +92,9 @@ def test_entropy_counts_real_dimensions_only(pretrained: Path) -> None:
 
 
 def test_evaluation_changes_nothing_and_is_repeatable(pretrained: Path) -> None:
-    agent = _agent(ALL, pretrained)
-    agent.offline(SILENT)
-    _fill(agent)
+    agent = make(ALL, pretrained)
+    agent.offline(silent)
+    fill(agent)
     before = {key: value.clone() for key, value in agent.state_dict().items() if torch.is_tensor(value)}
     actions = []
     for _ in range(2):
@@ -176,23 +109,23 @@ def test_evaluation_changes_nothing_and_is_repeatable(pretrained: Path) -> None:
 
 
 def test_the_prior_drives_all_of_the_warm_up_and_windows_after_it(pretrained: Path) -> None:
-    agent = _agent(ALL, pretrained, budget=2 * STEPS * 10)
-    agent.offline(SILENT)
+    agent = make(ALL, pretrained, budget=2 * STEPS * 10)
+    agent.offline(silent)
     assert agent.episode_metrics(agent.begin(1, seed=0, evaluation=False)) == {"guided_steps": STEPS}
-    _fill(agent, 1)  # a tenth of the budget: warm-up is over
+    fill(agent, 1)  # a tenth of the budget: warm-up is over
     guided = [agent.episode_metrics(agent.begin(1, seed=seed, evaluation=False))["guided_steps"] for seed in range(40)]
     assert 0 in guided and len(set(guided)) > 3
     assert agent.episode_metrics(agent.begin(1, seed=0, evaluation=True)) == {"guided_steps": 0}
-    _fill(agent, 9)
+    fill(agent, 9)
     late = [agent.episode_metrics(agent.begin(1, seed=seed, evaluation=False))["guided_steps"] for seed in range(20)]
     assert set(late) == {0}
 
 
 def test_rewards_of_rehearsed_rows_do_not_exist_for_the_reward_head(pretrained: Path) -> None:
     """The reward head's gradient is that of the online rows alone."""
-    agent = _agent(ALL, pretrained)
-    agent.offline(SILENT)
-    _fill(agent)
+    agent = make(ALL, pretrained)
+    agent.offline(silent)
+    fill(agent)
     shapes: list[tuple[int, ...]] = []
     agent.reward.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
     agent.update()
@@ -200,13 +133,13 @@ def test_rewards_of_rehearsed_rows_do_not_exist_for_the_reward_head(pretrained: 
 
 
 def test_a_restored_agent_goes_on_bit_for_bit(pretrained: Path) -> None:
-    one = _agent(ALL, pretrained)
-    one.offline(SILENT)
-    _fill(one)
+    one = make(ALL, pretrained)
+    one.offline(silent)
+    fill(one)
     for _ in range(3):
         one.update()
-    other = _agent(ALL, pretrained)
-    _fill(other)
+    other = make(ALL, pretrained)
+    fill(other)
     state = one.state_dict()
     other.load_state_dict({k: v.clone() if torch.is_tensor(v) else v for k, v in state.items()})
     for _ in range(3):
@@ -217,27 +150,23 @@ def test_a_restored_agent_goes_on_bit_for_bit(pretrained: Path) -> None:
 
 def test_a_checkpoint_of_another_size_is_refused_in_a_sentence(pretrained: Path) -> None:
     wide = WorldModelSize(deter=64, hidden=16, stoch=4, classes=4, blocks=2, units=32, layers=1, cnn_depth=4)
-    import msgspec
-
-    agent = _agent(NONE, None, settings=msgspec.structs.replace(SETTINGS, world_model=wide))
+    agent = make(NONE, None, settings=msgspec.structs.replace(SETTINGS, world_model=wide))
     with pytest.raises(UserError, match="world_model does not fit this model: it was made with other sizes"):
-        agent.load_state_dict(_agent(NONE, None).state_dict())
+        agent.load_state_dict(make(NONE, None).state_dict())
 
 
 def test_pretraining_without_weights_says_what_to_run() -> None:
     with pytest.raises(UserError, match="wpt-bench pretrain"):
-        _agent(ALL, None)
+        make(ALL, None)
 
 
 def test_the_agent_learns_a_toy_task_from_imagination() -> None:
     """Move a point to the origin in the plane: after 300 updates the return beats random play by a wide margin."""
-    import msgspec
-
     torch.manual_seed(0)
     settings = msgspec.structs.replace(
         SETTINGS, batch=16, length=16, horizon=8, starts=128, entropy=1e-3, model_lr=2e-3, actor_critic_lr=2e-3
     )
-    agent = _agent(NONE, None, settings=settings, budget=2 * STEPS * 20)
+    agent = make(NONE, None, settings=settings, budget=2 * STEPS * 20)
     rng = np.random.default_rng(0)
 
     def play(evaluation: bool, seed: int) -> float:

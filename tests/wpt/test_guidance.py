@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wpt.episodes import episode
+from wpt.toy import episode
 from wpt_bench.protocol import STATE_PAD
 from wpt_bench.wpt.guidance import ClonedPrior, Window, clone_prior, draw_window, guidance_probability
 

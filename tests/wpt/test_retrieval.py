@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wpt.episodes import episode
+from wpt.toy import episode
 from wpt_bench.protocol import UserError
 from wpt_bench.wpt.retrieval import candidates, nearest_episodes, random_episodes
 

@@ -11,7 +11,7 @@ import msgspec
 
 from wpt_bench import registry
 from wpt_bench.profiles import Grid, Profile
-from wpt_bench.protocol import DISCOUNT, WARM_UP, DataAccess, Method, Suite, Task, UserError
+from wpt_bench.protocol import ACTION_PAD, DISCOUNT, STATE_PAD, WARM_UP, DataAccess, Method, Suite, Task, UserError
 from wpt_bench.records import Identity, Run, digest
 
 PRETRAINING_VERSION = 1
@@ -91,6 +91,11 @@ def select(
                 f"{profile.observation} observations; choose another profile or method."
             )
     for task in chosen_tasks:
+        if task.action_dim > ACTION_PAD or task.state_dim > STATE_PAD:
+            raise UserError(
+                f"{task.id} has {task.action_dim} action and {task.state_dim} state dimensions; methods are built for at "
+                f"most {ACTION_PAD} and {STATE_PAD}."
+            )
         if grid.budget % task.episode_length:
             raise UserError(
                 f"The budget of {grid.budget} environment steps is not a whole number of {task.id}'s episodes of "

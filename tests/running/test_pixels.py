@@ -1,0 +1,30 @@
+"""The whole way from pictures: collected, pre-trained on, retrieved, cloned from, fine-tuned on."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from running import small
+from wpt_bench import profiles, records
+from wpt_bench.running import bench
+from wpt_bench.running.loop import execute
+from wpt_bench.running.plan import Layout, identities, select
+
+
+@pytest.mark.pixels
+def test_a_run_from_pictures(tmp_path: Path) -> None:
+    smoke = profiles.load("smoke-pixels")
+    grid = smoke.grids["dmc"]
+    data = msgspec.structs.replace(grid.data, scenes=("cartpole",), curiosity=0, random_reward=0, pink_noise=3)
+    grid = msgspec.structs.replace(grid, tasks=(small.TASK,), data=data)
+    selection = select("dmc", msgspec.structs.replace(smoke, grids={"dmc": grid}), (), ("wpt",), (0,))
+    layout = Layout(tmp_path)
+    dataset = bench.ensure_data(selection, layout, small.silent, lambda question: False, workers=1)
+    (stage,) = bench.ensure_stages(selection, layout, dataset, small.silent, device="cpu")
+    assert stage.open_loop[0]["model"] > 0
+    identity = identities(selection, dataset.digest)[0]
+    execute(identity, layout, dataset.path, small.silent)
+    run = records.read_run(layout.runs / records.digest(identity))
+    assert run.status == "done" and run.updates > 0 and len(run.diagnostics["retrieved"]) == 2
+    assert identity.protocol["rendering"] and identity.observation == "pixels"

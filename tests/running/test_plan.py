@@ -1,0 +1,56 @@
+"""From a profile to a grid."""
+
+import dataclasses
+
+import pytest
+
+from running import small
+from wpt_bench import profiles, registry
+from wpt_bench.protocol import UserError
+from wpt_bench.running.plan import identities, select
+
+
+@pytest.mark.parametrize("name", profiles.names())
+def test_every_profile_makes_a_grid_of_each_suite(name: str) -> None:
+    profile = profiles.load(name)
+    for suite, grid in profile.grids.items():
+        runs = identities(select(suite, profile), "digest")
+        assert len(runs) == len(grid.tasks) * len(grid.methods) * len(grid.seeds)
+        assert {run.observation for run in runs} == {profile.observation}
+
+
+def test_quick_is_as_large_as_promised() -> None:
+    quick = profiles.load("quick")
+    assert quick.pretraining.updates >= 1000
+    for suite, least in (("dmc", 10_000), ("metaworld", 4_000)):
+        grid = quick.grids[suite]
+        selection = select(suite, quick)
+        assert grid.budget >= least and len(grid.seeds) >= 2 and grid.evaluation_episodes == 5
+        assert len({task.scene for task in selection.tasks}) >= 2
+        updates = quick.settings["wpt"]["updates_per_step"] * 0.9 * grid.budget / selection.tasks[0].action_repeat
+        assert updates >= 500
+    dmc = quick.grids["dmc"].data
+    assert dmc.pink_noise + dmc.curiosity + dmc.random_reward >= 20
+    assert quick.grids["metaworld"].data.episodes >= 20 and len(quick.grids["metaworld"].data.scenes) >= 10
+
+
+def test_the_papers_profile_has_the_papers_numbers() -> None:
+    paper = profiles.load("paper")
+    assert {suite: len(grid.tasks) for suite, grid in paper.grids.items()} == {"dmc": 22, "metaworld": 50}
+    assert all((grid.budget, grid.retrieved) == (150_000, 500) for grid in paper.grids.values())
+    pretraining = paper.pretraining
+    assert (pretraining.updates, pretraining.batch, pretraining.length) == (200_000, 16, 64)
+
+
+def test_a_task_larger_than_the_padding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = registry.task
+    monkeypatch.setattr(registry, "task", lambda suite, name: dataclasses.replace(real(suite, name), action_dim=22))
+    with pytest.raises(UserError, match="22 action and 5 state dimensions; methods are built for at most 21 and 96"):
+        small.selection()
+
+
+def test_a_method_is_refused_observations_it_cannot_learn_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    blind = dataclasses.replace(registry.method("dreamer"), observations=("pixels",))
+    monkeypatch.setattr(registry, "method", lambda name: blind)
+    with pytest.raises(UserError, match="dreamer learns from pixels and the profile 'small' has state observations"):
+        small.selection(("dreamer",))

@@ -1,0 +1,108 @@
+"""A toy task, its offline episodes, and an agent for it: small enough that a test takes a second."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wpt_bench.data.views import EpisodeView
+from wpt_bench.protocol import ACTION_PAD, STATE_PAD, AgentContext, DataAccess, Task, Units
+from wpt_bench.running.checkpoint import encode
+from wpt_bench.world_model.config import WorldModelSize
+from wpt_bench.world_model.model import WorldModel
+from wpt_bench.wpt.agent import Switches, WPTAgent
+from wpt_bench.wpt.settings import Settings
+
+SIZE = WorldModelSize(deter=32, hidden=16, stoch=4, classes=4, blocks=2, units=32, layers=1, cnn_depth=4)
+SETTINGS = Settings(
+    world_model=SIZE,
+    retrieved=3,
+    batch=8,
+    length=8,
+    horizon=5,
+    starts=32,
+    units=32,
+    layers=1,
+    model_lr=1e-3,
+    actor_critic_lr=1e-3,
+    normalise_returns=True,
+    prior_updates=30,
+    prior_batch=32,
+    prior_units=32,
+    prior_lr=3e-3,
+    prior_depth=4,
+)
+STEPS = 20
+
+
+def silent(fraction: float, what: str = "") -> None:
+    """No progress."""
+
+
+def task(action_dim: int = 2) -> Task:
+    """A point in the plane."""
+    return Task("toy", "reach", "point", "point", 3, action_dim, 2 * STEPS, 2, "return", 1.0, False, "")
+
+
+def write_weights(folder: Path) -> Path:
+    """A world model as if pre-trained."""
+    torch.manual_seed(7)
+    path = folder / "weights.safetensors"
+    path.write_bytes(encode(WorldModel(SIZE, "state", STATE_PAD, ACTION_PAD).state_dict()))
+    return path
+
+
+def episode(observation: NDArray[Any], action: NDArray[np.float32]) -> EpisodeView:
+    """A reward-free episode whose states need no scaling."""
+    return EpisodeView(
+        observation=observation,
+        action=action,
+        units=Units.identity(observation.shape[1]),
+        action_dim=action.shape[1],
+        access=DataAccess.REWARD_FREE,
+    )
+
+
+def episodes(count: int = 6, action_dim: int = 2) -> list[EpisodeView]:
+    """Offline episodes; the i-th starts at (i, i, i)."""
+    rng = np.random.default_rng(0)
+    made = []
+    for index in range(count):
+        state = rng.normal(size=(STEPS + 1, 3)).astype(np.float32)
+        state[0] = index
+        made.append(episode(state, np.full((STEPS + 1, action_dim), 0.1 * index, np.float32)))
+    return made
+
+
+def agent(switches: Switches, pretrained: Path | None, settings: Settings = SETTINGS, **changes: Any) -> WPTAgent:
+    """An agent for ten episodes of the toy task."""
+    return WPTAgent(context(pretrained, settings, **changes), switches)
+
+
+def context(pretrained: Path | None, settings: Settings = SETTINGS, **changes: Any) -> AgentContext:
+    """What the agent is told."""
+    values = {
+        "task": task(),
+        "observation": "state",
+        "units": Units.identity(3),
+        "seed": 0,
+        "budget": 2 * STEPS * 10,
+        "data": SimpleNamespace(episodes=episodes),
+        "settings": settings,
+        "pretrained": pretrained,
+        "initial_observation": np.zeros(3, np.float32),
+        "device": "cpu",
+    }
+    return AgentContext(**(values | changes))
+
+
+def fill(agent: WPTAgent, count: int = 2) -> None:
+    """Gives the agent ``count`` online episodes."""
+    rng = np.random.default_rng(1)
+    for _ in range(count):
+        for step in range(STEPS + 1):
+            action = rng.uniform(-1, 1, 2).astype(np.float32) if step else None
+            agent.observe(rng.normal(size=3).astype(np.float32), action, float(step > 0))
