@@ -93,8 +93,8 @@ def select(
     for task in chosen_tasks:
         if task.action_dim > ACTION_PAD or task.state_dim > STATE_PAD:
             raise UserError(
-                f"{task.id} has {task.action_dim} action and {task.state_dim} state dimensions; methods are built for at "
-                f"most {ACTION_PAD} and {STATE_PAD}."
+                f"{task.id} has {task.action_dim} action and {task.state_dim} state dimensions; methods are built for "
+                f"at most {ACTION_PAD} and {STATE_PAD}."
             )
         if grid.budget % task.episode_length:
             raise UserError(

@@ -229,7 +229,7 @@ class WPTAgent:
 
     def _pad(self, observation: NDArray[Any], units: Units) -> Tensor:
         if self.context.observation == "pixels":
-            return torch.from_numpy(np.ascontiguousarray(observation))
+            return torch.from_numpy(np.array(observation))
         padded = np.zeros((len(observation), STATE_PAD), np.float32)
         padded[:, : observation.shape[1]] = units.apply(observation)
         return torch.from_numpy(padded)
