@@ -6,6 +6,7 @@ import errno
 import functools
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,6 +64,7 @@ def command(group: typer.Typer, examples: str, name: str | None = None) -> Calla
             try:
                 return function(*args, **kwargs)
             except KeyboardInterrupt:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # the way out is not to be interrupted
                 errors.print("Interrupted. What is finished is kept; the same command goes on from here.")
                 raise typer.Exit(130) from None
             except (UserError, RecordError) as error:

@@ -76,8 +76,8 @@ def select(
     seeds: Sequence[int] = (),
 ) -> Selection:
     """The profile's grid for a suite; empty arguments keep the profile's choice, ``all`` takes everything there is."""
-    grid = profile.grid(suite)
     every_task = [task.name for task in registry.suite(suite).tasks()]
+    grid = profile.grid(suite)
     task_names = every_task if list(tasks) == ["all"] else tasks or grid.tasks
     usable = [name for name, method in registry.methods().items() if profile.observation in method.observations]
     method_names = usable if list(methods) == ["all"] else methods or grid.methods
