@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +135,6 @@ def test_a_task_of_another_embodiment_asks_before_it_collects(benched: Path) -> 
 
 
 def test_damaged_data_is_found_and_named(benched: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(benched, tmp_path / "out")
     (file,) = (tmp_path / "out" / "data" / "dmc-small").glob("*/action.npy")
     raw = bytearray(file.read_bytes())
@@ -146,8 +147,6 @@ def test_damaged_data_is_found_and_named(benched: Path, tmp_path: Path) -> None:
 
 
 def test_too_few_episodes_to_retrieve_is_recorded_as_a_failure(benched: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(benched, tmp_path / "out")
     profile = tmp_path / "small.toml"
     profile.write_text(SMALL_PROFILE.read_text().replace("retrieved = 2", "retrieved = 20"))
@@ -167,15 +166,20 @@ def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
-    import signal
-    import time
-
     command = [sys.executable, "-m", "wpt_bench", "data", "collect", "dmc", "--profile", str(SMALL_PROFILE)]
-    process = subprocess.Popen([*command, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "out").exists():
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGINT)
-    _, printed = process.communicate(timeout=60)
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "out")],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what starts the tests may ignore it
+    )
+    try:
+        while process.poll() is None and not (tmp_path / "out").exists():
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGINT)
+        _, printed = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "the same command goes on" in printed and "Traceback" not in printed
 

@@ -112,6 +112,11 @@ def process_group(pid: int) -> int | None:
         return None
 
 
+def heed_interrupts() -> None:
+    """What starts the tests may ignore SIGINT, and a child would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("signals", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_collection_goes_on(tmp_path, signals):
     """Ctrl-C (sent to the whole group, as a terminal does) and kill -9 leave the finished shards and no process."""
@@ -128,6 +133,7 @@ def test_interrupted_collection_goes_on(tmp_path, signals):
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=heed_interrupts,
     ) as process:
         deadline = time.monotonic() + 60
         while not list(folder.glob(".boat-noise.*.tmp")) and time.monotonic() < deadline:
@@ -137,7 +143,11 @@ def test_interrupted_collection_goes_on(tmp_path, signals):
             os.killpg(process.pid, signal.SIGINT)
         else:
             process.kill()
-        process.wait(timeout=30)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         if signals is signal.SIGKILL:  # its worker sleeps inside a job and is not told
             os.killpg(process.pid, signal.SIGKILL)
     assert shards(folder)[-2:] == ["cart-noise", "cart-still"]
