@@ -311,7 +311,7 @@ def pretrain(
     from wpt_bench.running.plan import Layout, select
 
     selection = select(suite, profiles.load(profile), _split(tasks), (), _seeds(seeds))
-    stages = _prepare(selection, Layout(out), workers, device, yes)
+    _, stages = _prepare(selection, Layout(out), workers, device, yes)
     rows = [
         {"stage": stage.id, "seed": stage.identity["seed"]}
         | {key: row[key] for key in ("embodiment", "model", "persistence", "mean", "context", "horizon")}
@@ -421,26 +421,23 @@ def report(
         _report(select(name, loaded, _split(tasks), _split(methods), _seeds(seeds)), Layout(out), as_json)
 
 
-def _prepare(selection: Any, layout: Any, workers: int, device: str, yes: bool) -> list[Any]:
+def _prepare(selection: Any, layout: Any, workers: int, device: str, yes: bool) -> tuple[Any, list[Any]]:
+    """The grid's data set and its pre-trainings."""
     from wpt_bench.running import bench as benching
 
     with _bar("collecting data") as progress:
         dataset = benching.ensure_data(selection, layout, progress, _confirm(yes), workers=workers)
     with _bar("pre-training") as progress:
-        return benching.ensure_stages(selection, layout, dataset, progress, device=device)
+        return dataset, benching.ensure_stages(selection, layout, dataset, progress, device=device)
 
 
 def _run(selection: Any, layout: Any, workers: int, device: str, yes: bool, check: bool = True) -> bool:
     """Makes the runs; returns (or, with ``check``, exits with) whether any failed."""
     from wpt_bench.records import digest
-    from wpt_bench.running import bench as benching
     from wpt_bench.running import grid
     from wpt_bench.running.plan import identities
 
-    dataset = None
-    if selection.needs_data:
-        _prepare(selection, layout, workers, device, yes)
-        dataset = benching.find_data(selection, layout)
+    dataset = _prepare(selection, layout, workers, device, yes)[0] if selection.needs_data else None
     runs = identities(selection, dataset.digest if dataset else None)
     names = {digest(identity): f"{identity.method} {identity.task} {identity.seed}" for identity in runs}
     with _grid_bars(names) as show:

@@ -13,6 +13,7 @@ import msgspec
 from wpt_bench import records, registry
 from wpt_bench.data.card import Card, card
 from wpt_bench.data.collect import collect
+from wpt_bench.data.labels import labels
 from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import Progress, Task, UserError
 from wpt_bench.records import Identity, Run
@@ -136,8 +137,6 @@ def report_extras(selection: Selection, layout: Layout, progress: Progress | Non
 
 def _retrieved_return(selection: Selection, layout: Layout, dataset: Dataset, task: Task) -> float | None:
     """Mean return, under the task's reward, of the episodes of its scene that its finished runs retrieved."""
-    from wpt_bench.data.labels import labels
-
     chosen: list[int] = []
     for identity in identities(selection, dataset.digest):
         run = _read(layout.runs / records.digest(identity)) if identity.task == task.name else None

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wpt_bench.data.sequences import Batch, Replay, SequenceSampler
@@ -27,7 +25,6 @@ from wpt_bench.protocol import (
     AgentContext,
     Progress,
     Units,
-    UserError,
     episode_seed,
 )
 from wpt_bench.world_model.functional import (
@@ -43,6 +40,7 @@ from wpt_bench.world_model.nets import initialise, mlp
 from wpt_bench.world_model.optimizer import Optimizer
 from wpt_bench.world_model.rssm import Latent
 from wpt_bench.wpt.guidance import ClonedPrior, Window, clone_prior, draw_window, guidance_probability
+from wpt_bench.wpt.parts import load_world_model, pack, unpack
 from wpt_bench.wpt.retrieval import candidates, nearest_episodes, random_episodes
 from wpt_bench.wpt.settings import Settings
 
@@ -241,8 +239,9 @@ class WPTAgent:
         seed = episode_seed(self.context.seed, "agent", 2 + self.updates)
         generator = torch.Generator(self.context.device).manual_seed(seed)
         online, rehearsed = self._sample(np.random.default_rng(seed))
-        metrics, latents, mask = self._update_model(online, rehearsed, generator)
-        metrics |= self._update_behaviour(latents, mask, generator)
+        metrics, latents = self._update_model(online, rehearsed, generator)
+        # All rows belong to this task's action dimension, rehearsed ones too.
+        metrics |= self._update_behaviour(latents, self._action_mask, generator)
         self.updates += 1
         return {name: float(value) for name, value in metrics.items()}
 
@@ -254,7 +253,7 @@ class WPTAgent:
 
     def _update_model(
         self, online: Batch, rehearsed: Batch | None, generator: torch.Generator
-    ) -> tuple[dict[str, Tensor], Latent, Tensor]:
+    ) -> tuple[dict[str, Tensor], Latent]:
         model, device = self.world_model, self.context.device
 
         def join(name: str) -> Tensor:
@@ -272,8 +271,7 @@ class WPTAgent:
         reward_loss = two_hot_loss(self.reward(feature), reward[1:]).mean()
         norm = self._model_optimizer.step(loss + reward_loss)
         latents = Latent(latents.deter.detach().flatten(0, 1), latents.stoch.detach().flatten(0, 1))
-        # All rows belong to this task's action dimension, rehearsed ones too.
-        return metrics | {"reward_loss": reward_loss.detach(), "model_gradient": norm}, latents, self._action_mask
+        return metrics | {"reward_loss": reward_loss.detach(), "model_gradient": norm}, latents
 
     def _update_behaviour(self, latents: Latent, mask: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         settings = self.settings
@@ -341,8 +339,8 @@ class WPTAgent:
         self._actor_optimizer = Optimizer(self.actor.parameters(), learning_rate=rate, **common)
         self._critic_optimizer = Optimizer(self.critic.parameters(), learning_rate=rate, **common)
 
-    def _parts(self) -> dict[str, Any]:
-        parts = {
+    def _parts(self) -> dict[str, nn.Module | Optimizer]:
+        parts: dict[str, nn.Module | Optimizer] = {
             "world_model": self.world_model,
             "reward": self.reward,
             "actor": self.actor,
@@ -356,10 +354,7 @@ class WPTAgent:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the replay, flat."""
-        tensors = {
-            f"{part}/{key}": value for part, owner in self._parts().items() for key, value in owner.state_dict().items()
-        }
-        return tensors | {
+        return pack(self._parts()) | {
             "return_range": self.return_range,
             "retrieved": list(self.retrieved),
             "updates": self.updates,
@@ -367,31 +362,11 @@ class WPTAgent:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what ``state_dict`` gave; UserError if it is of another size."""
-        for part, owner in self._parts().items():
-            prefix = f"{part}/"
-            load_weights(owner, {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, part)
+        unpack(self._parts(), state)
         self.return_range = state["return_range"].to(self.context.device)
         self.retrieved = list(state["retrieved"])
         self.updates = state["updates"]
         self._open_rehearsal()
-
-
-def load_weights(owner: nn.Module | Optimizer, state: Mapping[str, Tensor], what: str) -> None:
-    """Loads a state dictionary; UserError in one sentence if its names or shapes are of another model."""
-    try:
-        owner.load_state_dict(state)
-    except (RuntimeError, KeyError, IndexError, ValueError) as error:
-        raise UserError(
-            f"The checkpoint's {what} does not fit this model: it was made with other sizes; "
-            "use the profile it was made with or start afresh with another --out."
-        ) from error
-
-
-def load_world_model(model: WorldModel, path: Path | None) -> None:
-    """Loads pre-trained weights (a safetensors file)."""
-    if path is None:
-        raise UserError("This method needs a pre-trained world model; run `wpt-bench pretrain` first.")
-    load_weights(model, load_file(path), "pre-trained world model")
 
 
 def _head(inputs: int, units: int, layers: int, outputs: int, scale: float = 0.0) -> nn.Sequential:

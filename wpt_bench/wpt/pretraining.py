@@ -16,7 +16,7 @@ from wpt_bench.protocol import ACTION_PAD, STATE_PAD, ObservationKind, episode_s
 from wpt_bench.world_model.config import WorldModelSize
 from wpt_bench.world_model.model import WorldModel
 from wpt_bench.world_model.optimizer import Optimizer
-from wpt_bench.wpt.agent import load_weights
+from wpt_bench.wpt.parts import Parts, pack, unpack
 
 CONTEXT = 5
 HORIZON = 15
@@ -44,6 +44,7 @@ class Pretrainer:
             grad_clip=settings.grad_clip,
             weight_decay=settings.weight_decay,
         )
+        self._parts: Parts = {"world_model": self.world_model, "optimizer": self._optimizer}
         self._sampler = SequenceSampler(episodes, settings.length, observation)
         self._settings, self._seed, self._device = settings, seed, device
         self.updates = 0
@@ -60,15 +61,11 @@ class Pretrainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer and the number of updates, flat."""
-        parts: dict[str, Any] = {"world_model": self.world_model, "optimizer": self._optimizer}
-        tensors = {f"{part}/{key}": value for part, owner in parts.items() for key, value in owner.state_dict().items()}
-        return tensors | {"updates": self.updates}
+        return pack(self._parts) | {"updates": self.updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what ``state_dict`` gave."""
-        for part, owner in (("world_model", self.world_model), ("optimizer", self._optimizer)):
-            prefix = f"{part}/"
-            load_weights(owner, {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, part)
+        unpack(self._parts, state)
         self.updates = state["updates"]
 
 
