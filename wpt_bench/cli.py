@@ -62,7 +62,12 @@ def command(group: typer.Typer, examples: str, name: str | None = None) -> Calla
         @functools.wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
-                return function(*args, **kwargs)
+                try:
+                    return function(*args, **kwargs)
+                except Exception as error:
+                    if _interrupted:  # a compiled module that is interrupted at its import says ImportError
+                        raise KeyboardInterrupt from error
+                    raise
             except KeyboardInterrupt:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # the way out is not to be interrupted
                 errors.print("Interrupted. What is finished is kept; the same command goes on from here.")
@@ -596,6 +601,17 @@ def _seeds(text: str) -> tuple[int, ...]:
         raise UserError(f"Seeds are whole numbers separated by commas, not {text!r}.") from None
 
 
+_interrupted = False
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point of ``wpt-bench``."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where the caller ignores it
+        signal.signal(signal.SIGINT, _interrupt)
     app()
