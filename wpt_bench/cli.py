@@ -313,10 +313,13 @@ def pretrain(
     as_json: Json = False,
 ) -> None:
     """Pre-trains the shared world model, collecting the data first if need be."""
+    from wpt_bench.running import bench as benching
     from wpt_bench.running.plan import Layout, select
 
-    selection = select(suite, profiles.load(profile), _split(tasks), (), _seeds(seeds))
-    _, stages = _prepare(selection, Layout(out), workers, device, yes)
+    selection, layout = select(suite, profiles.load(profile), _split(tasks), (), _seeds(seeds)), Layout(out)
+    dataset = _data(selection, layout, workers, yes)
+    with _grid_bars(_stage_names(selection, dataset)) as show:
+        stages = benching.ensure_stages(selection, layout, dataset, show, workers=workers, device=device)
     rows = [
         {"stage": stage.id, "seed": stage.identity["seed"]}
         | {key: row[key] for key in ("embodiment", "model", "persistence", "mean", "context", "horizon")}
@@ -426,27 +429,42 @@ def report(
         _report(select(name, loaded, _split(tasks), _split(methods), _seeds(seeds)), Layout(out), as_json)
 
 
-def _prepare(selection: Any, layout: Any, workers: int, device: str, yes: bool) -> tuple[Any, list[Any]]:
-    """The grid's data set and its pre-trainings."""
+def _data(selection: Any, layout: Any, workers: int, yes: bool) -> Any:
+    """The grid's data set."""
     from wpt_bench.running import bench as benching
 
     with _bar("collecting data") as progress:
-        dataset = benching.ensure_data(selection, layout, progress, _confirm(yes), workers=workers)
-    with _bar("pre-training") as progress:
-        return dataset, benching.ensure_stages(selection, layout, dataset, progress, device=device)
+        return benching.ensure_data(selection, layout, progress, _confirm(yes), workers=workers)
+
+
+def _stage_names(selection: Any, dataset: Any) -> dict[str, str]:
+    """What to call the pre-trainings, by id."""
+    from wpt_bench.records import digest
+    from wpt_bench.running.plan import stages
+
+    return {digest(stage): f"pre-training {stage.seed}" for stage in stages(selection, dataset.digest)}
 
 
 def _run(selection: Any, layout: Any, workers: int, device: str, yes: bool, check: bool = True) -> bool:
-    """Makes the runs; returns (or, with ``check``, exits with) whether any failed."""
+    """Makes pre-trainings and runs; returns (or, with ``check``, exits with) whether any failed."""
     from wpt_bench.records import digest
     from wpt_bench.running import grid
-    from wpt_bench.running.plan import identities
+    from wpt_bench.running.plan import identities, stages
 
-    dataset = _prepare(selection, layout, workers, device, yes)[0] if selection.needs_data else None
+    dataset = _data(selection, layout, workers, yes) if selection.needs_data else None
     runs = identities(selection, dataset.digest if dataset else None)
-    names = {digest(identity): f"{identity.method} {identity.task} {identity.seed}" for identity in runs}
+    names = _stage_names(selection, dataset) if dataset else {}
+    names |= {digest(identity): f"{identity.method} {identity.task} {identity.seed}" for identity in runs}
     with _grid_bars(names) as show:
-        outcome = grid.run_grid(runs, layout, dataset.path if dataset else None, show, workers=workers, device=device)
+        outcome = grid.run_grid(
+            runs,
+            layout,
+            dataset.path if dataset else None,
+            show,
+            workers=workers,
+            device=device,
+            stages=stages(selection, dataset.digest) if dataset else (),
+        )
     for run_id, why in outcome.failed.items():
         errors.print(f"[red]Failed:[/] {_plain(names[run_id])}: {_plain(why.strip().splitlines()[-1])}", soft_wrap=True)
     if outcome.failed and check:
@@ -568,10 +586,10 @@ def _bar(title: str) -> Iterator[Callable[..., None]]:
 
 @contextmanager
 def _grid_bars(names: dict[str, str]) -> Iterator[Callable[[str, float, str], None]]:
-    """One bar for all runs with time left, one for each that is being made; finished ones leave a line."""
+    """One bar for everything with time left, one for each job that is being done; finished ones leave a line."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[what]}"))
     with Progress(*columns, console=errors) as bars:
-        overall = bars.add_task("all runs", total=len(names), what=f"0/{len(names)}")
+        overall = bars.add_task("all", total=len(names), what=f"0/{len(names)}")
         active: dict[str, TaskID] = {}
         fractions: dict[str, float] = {}
 

@@ -23,5 +23,5 @@ def _one_thread() -> Iterator[None]:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Dataset]:
     layout = Layout(tmp_path_factory.mktemp("prepared"))
     dataset = bench.ensure_data(small.selection(), layout, small.silent, lambda question: False, workers=1)
-    bench.ensure_stages(small.selection(), layout, dataset, small.silent, device="cpu")
+    bench.ensure_stages(small.selection(), layout, dataset, lambda job, share, what: None, workers=1)
     return layout, dataset

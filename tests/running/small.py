@@ -7,7 +7,7 @@ import msgspec
 from wpt_bench import profiles
 from wpt_bench.profiles import Profile
 from wpt_bench.records import Identity, read_episodes
-from wpt_bench.running.plan import Layout, Selection, identities, select
+from wpt_bench.running.plan import Layout, Selection, StageIdentity, identities, select, stages
 
 TASK = "cartpole-balance"
 
@@ -34,6 +34,12 @@ def selection(methods: tuple[str, ...] = ("wpt",), seeds: tuple[int, ...] = (0,)
 def identity(method: str, data: str | None, seed: int = 0, **grid: object) -> Identity:
     """One run."""
     return identities(selection((method,), (seed,), **grid), data)[0]
+
+
+def stage(data: str, **pretraining: object) -> StageIdentity:
+    """The pre-training of the small grid; ``pretraining`` overrides its settings."""
+    (made,) = stages(selection(), data)
+    return msgspec.structs.replace(made, pretraining=made.pretraining | pretraining)
 
 
 def outcome(layout: Layout, run_id: str) -> tuple[list[object], bytes]:

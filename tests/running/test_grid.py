@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ from wpt_bench import records
 from wpt_bench.data.store import Dataset
 from wpt_bench.records import Identity
 from wpt_bench.running.grid import run_grid, status
-from wpt_bench.running.plan import Layout
+from wpt_bench.running.plan import Layout, StageIdentity
 
 
 def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
@@ -32,25 +33,58 @@ def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
 
 
 def test_a_killed_worker_costs_nothing_but_time(prepared: tuple[Layout, Dataset], tmp_path: Path) -> None:
-    (tmp_path / "stages").symlink_to(prepared[0].out / "stages")
-    layout = Layout(tmp_path)
-    runs = [small.identity("wpt", prepared[1].digest, seed=seed, budget=4000) for seed in (0, 1)]
-    killed = threading.Event()
+    layout, data = Layout(tmp_path), prepared[1].digest
+    stage = small.stage(data, updates=50)
+    runs = [_on(stage, small.identity("wpt", data, seed=seed, budget=4000)) for seed in (0, 1)]
+    killed: list[str] = []
 
-    def kill_once() -> None:
-        while not killed.is_set():
-            rows = layout.runs / records.digest(runs[0]) / "episodes.jsonl"
-            if rows.exists() and status(runs[0], layout) == "running":
-                workers = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
-                os.kill(workers[0].pid, signal.SIGKILL)
-                killed.set()
-            time.sleep(0.05)
+    def kill_once(what: str, is_time: Callable[[], bool]) -> None:
+        while not is_time():
+            time.sleep(0.02)
+        workers = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+        os.kill(workers[0].pid, signal.SIGKILL)
+        killed.append(what)
 
-    killer = threading.Thread(target=kill_once, daemon=True)
+    def kill_in_both() -> None:
+        folder = layout.stage(records.digest(stage))
+        kill_once("pre-training", folder.exists)
+        rows = layout.runs / records.digest(runs[0]) / "episodes.jsonl"
+        kill_once("run", lambda: rows.exists() and status(runs[0], layout) == "running")
+
+    killer = threading.Thread(target=kill_in_both, daemon=True)
     killer.start()
-    result = run_grid(runs, layout, small.path(prepared[0]), lambda run, share, what: None, workers=1)
-    assert killed.is_set()
-    assert len(result.done) == 2 and not result.failed
+    result = run_grid(runs, layout, small.path(prepared[0]), lambda *what: None, workers=1, stages=[stage])
+    assert killed == ["pre-training", "run"]
+    assert len(result.done) == 3 and not result.failed
+
+
+def test_runs_that_start_from_nothing_are_made_while_others_wait_for_the_pre_training(
+    prepared: tuple[Layout, Dataset], tmp_path: Path
+) -> None:
+    layout, data = Layout(tmp_path), prepared[1].digest
+    stage = small.stage(data, updates=200)
+    waits, free = _on(stage, small.identity("wpt", data)), small.identity("dreamer", None)
+    begun: list[set[str]] = []
+
+    def report(job: str, share: float, what: str) -> None:
+        if job == records.digest(stage) and share == 1:
+            begun.append({path.parent.name for path in layout.runs.glob("*/run.json")})
+
+    result = run_grid([waits, free], layout, small.path(prepared[0]), report, workers=2, stages=[stage])
+    assert begun == [{records.digest(free)}]
+    assert set(result.done) == {records.digest(job) for job in (stage, waits, free)}
+    again = run_grid([waits, free], layout, small.path(prepared[0]), report, workers=2, stages=[stage])
+    assert set(again.done) == set(result.done)
+
+
+def test_where_a_pre_training_fails_its_runs_stay_pending(prepared: tuple[Layout, Dataset], tmp_path: Path) -> None:
+    layout, data = Layout(tmp_path), prepared[1].digest
+    stage = small.stage(data, learning_rate=1e30, grad_clip=1e30)
+    waits, free = _on(stage, small.identity("wpt", data)), small.identity("dreamer", None)
+    result = run_grid([waits, free], layout, small.path(prepared[0]), lambda *what: None, workers=1, stages=[stage])
+    assert list(result.failed) == [records.digest(stage)]
+    assert "lower `learning_rate`" in result.failed[records.digest(stage)]
+    assert [status(run, layout) for run in (waits, free)] == ["pending", "done"]
 
 
 def test_status_tells_the_truth(tmp_path: Path) -> None:
@@ -61,6 +95,11 @@ def test_status_tells_the_truth(tmp_path: Path) -> None:
     assert status(identity, layout) == "pending"  # nobody holds its lock: its process died
     _pretend(identity, layout, "failed")
     assert status(identity, layout) == "failed"
+
+
+def _on(stage: StageIdentity, run: Identity) -> Identity:
+    """The run, started from this pre-training."""
+    return msgspec.structs.replace(run, stage=records.digest(stage))
 
 
 def _pretend(identity: Identity, layout: Layout, state: records.Status) -> None:

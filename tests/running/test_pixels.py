@@ -21,7 +21,7 @@ def test_a_run_from_pictures(tmp_path: Path) -> None:
     selection = select("dmc", msgspec.structs.replace(smoke, grids={"dmc": grid}), (), ("wpt",), (0,))
     layout = Layout(tmp_path)
     dataset = bench.ensure_data(selection, layout, small.silent, lambda question: False, workers=1)
-    (stage,) = bench.ensure_stages(selection, layout, dataset, small.silent, device="cpu")
+    (stage,) = bench.ensure_stages(selection, layout, dataset, lambda job, share, what: None, workers=1)
     assert stage.open_loop[0]["model"] > 0
     identity = identities(selection, dataset.digest)[0]
     execute(identity, layout, dataset.path, small.silent)

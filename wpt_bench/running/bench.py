@@ -16,9 +16,10 @@ from wpt_bench.data.collect import collect
 from wpt_bench.data.labels import labels
 from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import Progress, Task, UserError
-from wpt_bench.records import Identity, Run
-from wpt_bench.running.plan import Layout, Selection, identities
-from wpt_bench.running.stages import Stage, open_loop_rows, pretrain
+from wpt_bench.records import Identity, Run, digest
+from wpt_bench.running.grid import Report, run_grid
+from wpt_bench.running.plan import Layout, Selection, identities, stages
+from wpt_bench.running.stages import Stage, open_loop_rows, read_stage
 
 Confirm = Callable[[str], bool]
 """Asks the user a yes-or-no question."""
@@ -63,12 +64,14 @@ def ensure_data(selection: Selection, layout: Layout, progress: Progress, confir
 
 
 def ensure_stages(
-    selection: Selection, layout: Layout, dataset: Dataset, progress: Progress, *, device: str
+    selection: Selection, layout: Layout, dataset: Dataset, report: Report, *, workers: int, device: str = "cpu"
 ) -> list[Stage]:
-    """The pre-trained world models that the grid's seeds ask for."""
-    seeds = selection.profile.pretraining.seeds
-    wanted = list(dict.fromkeys(seeds[seed % len(seeds)] for seed in selection.grid.seeds))
-    return [pretrain(selection, layout, dataset, seed, progress, device=device) for seed in wanted]
+    """The pre-trained world models that the grid's seeds ask for, made as far as they are missing."""
+    wanted = stages(selection, dataset.digest)
+    outcome = run_grid((), layout, dataset.path, report, workers=workers, device=device, stages=wanted)
+    for why in outcome.failed.values():
+        raise UserError(f"Pre-training failed: {why}")
+    return [stage for identity in wanted if (stage := read_stage(layout, digest(identity))) is not None]
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,9 @@ def report_extras(selection: Selection, layout: Layout, progress: Progress | Non
     dataset = find_data(selection, layout)
     if dataset is None:
         return {}
-    stages = sorted({identity.stage for identity in identities(selection, dataset.digest) if identity.stage})
-    extras: dict[str, Any] = {"open_loop": open_loop_rows(layout, stages)}
+    extras: dict[str, Any] = {
+        "open_loop": open_loop_rows(layout, [digest(stage) for stage in stages(selection, dataset.digest)])
+    }
     if not missing_scenes(selection, dataset):
         extras["data_card"] = msgspec.to_builtins(data_card(selection, layout, dataset, progress))["rows"]
     return extras
@@ -139,7 +143,7 @@ def _retrieved_return(selection: Selection, layout: Layout, dataset: Dataset, ta
     """Mean return, under the task's reward, of the episodes of its scene that its finished runs retrieved."""
     chosen: list[int] = []
     for identity in identities(selection, dataset.digest):
-        run = _read(layout.runs / records.digest(identity)) if identity.task == task.name else None
+        run = _read(layout.runs / digest(identity)) if identity.task == task.name else None
         if run is not None and identity.method != "wpt-random-replay":
             chosen += [int(index) for index in run.diagnostics.get("retrieved", [])]
     chosen = [index for index in chosen if dataset.episodes[index].scene == task.scene]

@@ -11,10 +11,41 @@ import msgspec
 
 from wpt_bench import registry
 from wpt_bench.profiles import Grid, Profile
-from wpt_bench.protocol import ACTION_PAD, DISCOUNT, STATE_PAD, WARM_UP, DataAccess, Method, Suite, Task, UserError
+from wpt_bench.protocol import (
+    ACTION_PAD,
+    DISCOUNT,
+    STATE_PAD,
+    WARM_UP,
+    DataAccess,
+    Method,
+    ObservationKind,
+    Suite,
+    Task,
+    UserError,
+)
 from wpt_bench.records import Identity, Run, digest
+from wpt_bench.world_model.config import WorldModelSize
 
 PRETRAINING_VERSION = 1
+
+
+class StageIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a shared pre-training is a function of; its digest is the stage's id.
+
+    Attributes:
+        pretraining: the profile's ``Pretraining`` as JSON, without the seeds.
+        data: digest of the data set.
+        seed: of this pre-training.
+    """
+
+    version: int
+    suite: str
+    suite_version: int
+    observation: ObservationKind
+    world_model: WorldModelSize
+    pretraining: dict[str, Any]
+    data: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -119,21 +150,12 @@ def settings(selection: Selection, method: Method) -> Any:
         ) from error
 
 
-def stage_identity(selection: Selection, data: str, seed: int) -> dict[str, Any]:
-    """What a shared pre-training is a function of; its digest is the stage's id."""
-    profile = selection.profile
-    pretraining = msgspec.to_builtins(profile.pretraining)
-    del pretraining["seeds"]
-    return {
-        "version": PRETRAINING_VERSION,
-        "suite": selection.suite,
-        "suite_version": registry.suite(selection.suite).version,
-        "observation": profile.observation,
-        "world_model": msgspec.to_builtins(profile.world_model),
-        "pretraining": pretraining,
-        "data": data,
-        "seed": seed,
-    }
+def stages(selection: Selection, data: str) -> list[StageIdentity]:
+    """The pre-trainings that runs of the grid start from; ``data`` is the digest of the data set."""
+    if not any(method.pretrained for method in selection.methods):
+        return []
+    wanted = [_stage(selection, data, seed) for seed in selection.grid.seeds]
+    return list({digest(stage): stage for stage in wanted}.values())
 
 
 def identities(selection: Selection, data: str | None) -> list[Identity]:
@@ -152,10 +174,7 @@ def identities(selection: Selection, data: str | None) -> list[Identity]:
 
 def _identity(selection: Selection, suite: Suite, task: Task, method: Method, seed: int, data: str | None) -> Identity:
     profile, grid = selection.profile, selection.grid
-    stage = None
-    if method.pretrained and data is not None:
-        seeds = profile.pretraining.seeds
-        stage = digest(stage_identity(selection, data, seeds[seed % len(seeds)]))
+    stage = digest(_stage(selection, data, seed)) if method.pretrained and data is not None else None
     return Identity(
         method=method.name,
         method_version=method.version,
@@ -177,6 +196,23 @@ def _identity(selection: Selection, suite: Suite, task: Task, method: Method, se
         settings=msgspec.to_builtins(settings(selection, method)),
         data=None if method.data_access == DataAccess.NONE else data,
         stage=stage,
+    )
+
+
+def _stage(selection: Selection, data: str, run_seed: int) -> StageIdentity:
+    """The pre-training for the runs of one seed."""
+    profile = selection.profile
+    pretraining = msgspec.to_builtins(profile.pretraining)
+    seeds = pretraining.pop("seeds")
+    return StageIdentity(
+        version=PRETRAINING_VERSION,
+        suite=selection.suite,
+        suite_version=registry.suite(selection.suite).version,
+        observation=profile.observation,
+        world_model=profile.world_model,
+        pretraining=pretraining,
+        data=data,
+        seed=seeds[run_seed % len(seeds)],
     )
 
 

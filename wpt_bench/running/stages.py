@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from filelock import FileLock
 
 from wpt_bench import records, registry
 from wpt_bench.data.sequences import split
 from wpt_bench.data.store import Dataset
 from wpt_bench.data.views import EpisodeView, grant
+from wpt_bench.profiles import Pretraining
 from wpt_bench.protocol import DataAccess, Progress, UserError, episode_seed
 from wpt_bench.running import checkpoint
-from wpt_bench.running.plan import Layout, Selection, stage_identity
+from wpt_bench.running.plan import Layout, StageIdentity
 from wpt_bench.running.provenance import provenance
 from wpt_bench.wpt.pretraining import Pretrainer, open_loop_error, validation_loss
 
@@ -55,40 +56,39 @@ def read_stage(layout: Layout, stage_id: str) -> Stage | None:
         raise UserError(f"{path} is damaged ({error}); delete {path.parent} to pre-train again.") from error
 
 
+def is_done(layout: Layout, stage_id: str) -> bool:
+    """Whether a pre-training has ended and its weights are there."""
+    return layout.weights(stage_id).exists() and read_stage(layout, stage_id) is not None
+
+
 def pretrain(
-    selection: Selection,
+    identity: StageIdentity,
     layout: Layout,
-    dataset: Dataset,
-    seed: int,
+    data: Path,
     progress: Progress,
     *,
     device: str = "cpu",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> Stage:
-    """Pre-trains the world model of one pre-training seed, or goes on with it, or finds it done.
-
-    On one torch thread: models that a CPU can train are so small that a second one only gets in the way.
-    """
-    torch.set_num_threads(1)
-    identity = stage_identity(selection, dataset.digest, seed)
+) -> None:
+    """Pre-trains a world model, or goes on from its last checkpoint; returns at once if it is done."""
     stage_id = records.digest(identity)
     folder = layout.stage(stage_id)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        done = read_stage(layout, stage_id)
-        if done is not None and layout.weights(stage_id).exists():
-            return done
-        profile = selection.profile
-        training, held_out = _split(selection, dataset, seed)
+        if is_done(layout, stage_id):
+            return
+        seed, observation = identity.seed, identity.observation
+        settings = msgspec.convert(identity.pretraining, Pretraining)
+        training, held_out = _split(identity, Dataset.open(data), settings.held_out)
         everything = [episode for episodes in training.values() for episode in episodes]
-        pretrainer = Pretrainer(everything, profile.world_model, profile.pretraining, profile.observation, seed, device)
+        pretrainer = Pretrainer(everything, identity.world_model, settings, observation, seed, device)
         curve: list[dict[str, Any]] = []
         clock, started = 0.0, time.monotonic()
         state = checkpoint.load(folder)
         if state is not None:
             pretrainer.load_state_dict(state)
             curve, clock = state["curve"], state["wall_clock"]
-        saved, total = time.monotonic(), profile.pretraining.updates
+        saved, total = time.monotonic(), settings.updates
         every = max(1, total // VALIDATIONS)
         metrics: dict[str, float] = {}
         while pretrainer.updates < total:
@@ -99,7 +99,7 @@ def pretrain(
                     f"{pretrainer.updates}; lower `learning_rate` of the profile's [pretraining]."
                 )
             if pretrainer.updates % every == 0:
-                losses = _validate(pretrainer, held_out, profile.pretraining.length, seed, device)
+                losses = _validate(pretrainer, held_out, settings.length, seed, device)
                 curve.append({"update": pretrainer.updates, "training": metrics, "held_out": losses})
             progress(pretrainer.updates / total, f"loss {metrics['world_model_loss']:.2f}")
             if time.monotonic() - saved >= checkpoint_seconds:
@@ -115,18 +115,18 @@ def pretrain(
             for embodiment, episodes in held_out.items()
         ]
         records.write_atomic(layout.weights(stage_id), checkpoint.encode(pretrainer.world_model.state_dict()))
-        stage = Stage(stage_id, identity, provenance(), clock + time.monotonic() - started, curve, open_loop)
+        seconds = clock + time.monotonic() - started
+        stage = Stage(stage_id, msgspec.to_builtins(identity), provenance(), seconds, curve, open_loop)
         records.write_atomic(folder / "stage.json", msgspec.json.format(msgspec.json.encode(stage), indent=1))
         checkpoint.clear(folder)
-        return stage
 
 
 def _split(
-    selection: Selection, dataset: Dataset, seed: int
+    identity: StageIdentity, dataset: Dataset, share: float
 ) -> tuple[dict[str, list[EpisodeView]], dict[str, list[EpisodeView]]]:
     """Training and held-out episodes by embodiment, for the validation alone: no model sees the names."""
-    suite = registry.suite(selection.suite)
-    view = grant(dataset, DataAccess.REWARD_FREE, selection.tasks[0], suite, selection.profile.observation)
+    suite = registry.suite(identity.suite)
+    view = grant(dataset, DataAccess.REWARD_FREE, suite.tasks()[0], suite, identity.observation)
     episodes = view.episodes()
     scenes = [info.scene for info in dataset.episodes]
 
@@ -136,7 +136,7 @@ def _split(
             groups.setdefault(dataset.episodes[index].embodiment, []).append(episodes[index])
         return groups
 
-    training, held_out = split(scenes, selection.profile.pretraining.held_out, seed)
+    training, held_out = split(scenes, share, identity.seed)
     return group(training), group(held_out)
 
 
