@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from wpt_bench.world_model.config import WorldModelSize
+from wpt_bench.world_model.convolution import ConvDecoder, ConvEncoder
 from wpt_bench.world_model.functional import categorical_kl, symlog
-from wpt_bench.world_model.nets import ConvDecoder, ConvEncoder, StateDecoder, initialise, mlp
+from wpt_bench.world_model.nets import StateDecoder, initialise, mlp
 from wpt_bench.world_model.rssm import RSSM, Latent
 
 FREE_NATS = 1.0

@@ -1,8 +1,6 @@
-"""Layers, encoders and decoders. Observations are time-and-batch flattened: the leading axes are free."""
+"""Layers of the networks, and the decoder of states. Time and batch are flattened: the leading axes are free."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +21,6 @@ class NormSiLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as ``x``."""
         return F.silu(self.norm(x))
-
-
-class ChannelNormSiLU(NormSiLU):
-    """LayerNorm over the channels of an image ``(N, C, H, W)``, then SiLU."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape as ``x``."""
-        return F.silu(self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
 
 
 class BlockLinear(nn.Module):
@@ -75,45 +65,6 @@ def mlp(inputs: int, units: int, layers: int, outputs: int | None) -> nn.Sequent
     if outputs is not None:
         parts.append(nn.Linear(inputs, outputs))
     return nn.Sequential(*parts)
-
-
-class ConvEncoder(nn.Module):
-    """Images ``(N, 3 * frames, 64, 64)`` in [-0.5, 0.5] to ``(N, 32 * depth)``: four convolutions of stride 2."""
-
-    def __init__(self, depth: int, frames: int = 1) -> None:
-        super().__init__()
-        channels = [3 * frames, depth, 2 * depth, 4 * depth, 8 * depth]
-        self.layers = nn.Sequential()
-        for inputs, outputs in pairwise(channels):
-            self.layers.extend([nn.Conv2d(inputs, outputs, 4, 2, bias=False), ChannelNormSiLU(outputs)])
-        self.outputs = 4 * channels[-1]
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Embeddings ``(N, 32 * depth)``."""
-        return self.layers(image).flatten(1)
-
-
-class ConvDecoder(nn.Module):
-    """Latent states to images ``(N, 3, 64, 64)``: the deterministic and stochastic branch, summed, then deconvolved."""
-
-    def __init__(self, size: WorldModelSize) -> None:
-        super().__init__()
-        depth, wide = size.cnn_depth, 2 * size.hidden
-        self.deter = nn.Sequential(
-            BlockLinear(size.deter, wide, size.blocks), NormSiLU(wide), nn.Linear(wide, 32 * depth)
-        )
-        self.stoch = nn.Sequential(
-            nn.Linear(size.stoch_flat, wide, bias=False), NormSiLU(wide), nn.Linear(wide, 32 * depth)
-        )
-        channels, kernels = [32 * depth, 4 * depth, 2 * depth, depth], [5, 5, 6]
-        self.layers = nn.Sequential()
-        for (inputs, outputs), kernel in zip(pairwise(channels), kernels, strict=True):
-            self.layers.extend([nn.ConvTranspose2d(inputs, outputs, kernel, 2, bias=False), ChannelNormSiLU(outputs)])
-        self.layers.append(nn.ConvTranspose2d(depth, 3, 6, 2))
-
-    def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
-        """Images from ``deter (N, deter)`` and ``stoch (N, stoch * classes)``."""
-        return self.layers((self.deter(deter) + self.stoch(stoch))[:, :, None, None])
 
 
 class StateDecoder(nn.Module):

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from wpt_bench.data.views import EpisodeView
 from wpt_bench.protocol import ACTION_PAD, IMAGE_SIZE, STATE_PAD, ObservationKind, Progress
+from wpt_bench.world_model.convolution import ConvEncoder, scale_frames
 from wpt_bench.world_model.functional import symlog
-from wpt_bench.world_model.nets import ConvEncoder, initialise, mlp
+from wpt_bench.world_model.nets import initialise, mlp
 from wpt_bench.world_model.optimizer import Optimizer
 
 SHIFT = 3
@@ -69,8 +70,7 @@ class ClonedPrior(nn.Module):
         """
         if self.encoder is None:
             return self.head(symlog(observation))
-        image = observation.permute(0, 1, 4, 2, 3).flatten(1, 2).float() / 255 - 0.5
-        return self.head(self.encoder(image))
+        return self.head(self.encoder(scale_frames(observation.permute(0, 2, 3, 1, 4).flatten(3))))
 
 
 def clone_prior(
