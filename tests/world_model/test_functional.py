@@ -81,23 +81,28 @@ def test_categorical_kl_by_hand() -> None:
     assert f.categorical_kl(q.log(), p.log()).item() == pytest.approx(by_hand)
 
 
-def test_samples_follow_the_probabilities_and_pass_gradients_straight_through() -> None:
+def test_samples_follow_the_mixed_probabilities() -> None:
     generator = torch.Generator().manual_seed(0)
-    log_p = torch.tensor([0.1, 0.2, 0.7]).log().expand(20_000, 3).clone().requires_grad_()
-    sample = f.sample_one_hot(log_p, torch.rand(20_000, generator=generator))
-    assert sample.detach().sum(-1).allclose(torch.ones(20_000))
-    assert sample.detach().mean(0).tolist() == pytest.approx([0.1, 0.2, 0.7], abs=0.012)
-    weight = torch.randn(20_000, 3)
-    (sample * weight).sum().backward()
-    gradient = log_p.grad
-    assert gradient is not None
-    assert gradient.allclose(weight * log_p.detach().exp(), atol=1e-6)
+    logits = torch.tensor([0.1, 0.2, 0.7]).log().expand(20_000, 3)
+    sample, probs = f.sample_one_hot(logits, torch.rand(20_000, generator=generator))
+    assert sample.sum(-1).allclose(torch.ones(20_000)) and set(sample.unique().tolist()) == {0, 1}
+    assert probs[0].tolist() == pytest.approx([0.1, 0.2, 0.7])
+    assert sample.mean(0).tolist() == pytest.approx([0.99 * p + 0.01 / 3 for p in (0.1, 0.2, 0.7)], abs=0.012)
 
 
-@pytest.mark.parametrize(("uniform", "picked"), [(0.0, 0), (0.249, 0), (0.25, 1), (0.99, 2), (1.0, 2)])
+def test_samples_pass_gradients_straight_through_to_the_mixed_probabilities() -> None:
+    logits = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(5, 3, dtype=torch.float64)
+    _, probs = f.sample_one_hot(logits.detach(), torch.rand(5))
+    (f.unimix_log_probs(logits).exp() * weight).sum().backward()
+    assert logits.grad is not None
+    assert f.sample_one_hot_backward(weight, probs).allclose(logits.grad)
+
+
+@pytest.mark.parametrize(("uniform", "picked"), [(0.0, 0), (0.25, 0), (0.252, 1), (0.99, 2), (1.0, 2)])
 def test_a_uniform_number_picks_the_class_whose_share_it_falls_in(uniform: float, picked: int) -> None:
-    log_p = torch.tensor([0.25, 0.5, 0.25]).log()
-    assert f.sample_one_hot(log_p, torch.tensor(uniform)).argmax().item() == picked
+    logits = torch.tensor([[0.25, 0.5, 0.25]]).log()  # mixed: 0.2508, 0.4983, 0.2508
+    assert f.sample_one_hot(logits, torch.tensor([uniform]))[0].argmax().item() == picked
 
 
 def _lambda_return_plain(reward: Tensor, value: Tensor, discount: float, lam: float) -> list[float]:
@@ -108,7 +113,7 @@ def _lambda_return_plain(reward: Tensor, value: Tensor, discount: float, lam: fl
         total, left = 0.0, 1.0
         for steps in range(1, horizon - start + 1):
             n_step = sum(discount**k * reward[start + k].item() for k in range(steps))
-            n_step += discount**steps * value[start + steps].item()
+            n_step += discount**steps * value[start + steps - 1].item()
             weight = left if start + steps == horizon else left * (1 - lam)
             total += weight * n_step
             left *= lam
@@ -122,7 +127,7 @@ def test_lambda_return_is_the_weighted_sum_of_n_step_returns(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     reward = torch.randn(horizon, 1, generator=generator, dtype=torch.float64)
-    value = torch.randn(horizon + 1, 1, generator=generator, dtype=torch.float64)
+    value = torch.randn(horizon, 1, generator=generator, dtype=torch.float64)
     fast = f.lambda_return(reward, value, discount, lam)[:, 0].tolist()
     assert fast == pytest.approx(_lambda_return_plain(reward[:, 0], value[:, 0], discount, lam), rel=1e-9, abs=1e-9)
 

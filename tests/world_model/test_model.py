@@ -9,7 +9,8 @@ from wpt_bench.world_model.config import WorldModelSize
 from wpt_bench.world_model.model import FREE_NATS, WorldModel
 from wpt_bench.world_model.nets import BlockLinear
 from wpt_bench.world_model.optimizer import Optimizer
-from wpt_bench.world_model.rssm import RSSM, Latent
+from wpt_bench.world_model.recurrence import Recurrence
+from wpt_bench.world_model.rssm import Latent
 
 SMALL = WorldModelSize(deter=24, hidden=8, stoch=3, classes=4, blocks=4, cnn_depth=4, units=16, layers=2)
 
@@ -43,24 +44,22 @@ def test_block_linear_is_a_block_diagonal_matrix() -> None:
     assert torch.allclose(layer(x), x @ dense + layer.bias, atol=1e-6)
 
 
-def _plain_step(rssm: RSSM, latent: Latent, action: Tensor) -> Tensor:
+def _plain_step(layer: Recurrence, latent: Latent, action: Tensor) -> Tensor:
     """The block GRU as the paper's code draws it: inputs copied to every block, each block with its own matrix."""
-    size = rssm.size
-    width = size.deter // size.blocks
-    inputs = torch.cat([rssm.action_in(action), rssm.stoch_in(latent.stoch), rssm.deter_in(latent.deter)], -1)
-    shared = torch.cat([rssm.core_action.weight, rssm.core_latent.weight], 1)
+    width = latent.deter.shape[-1] // layer.blocks
+    inputs = torch.cat([layer.action_in(action), layer.stoch_in(latent.stoch), layer.deter_in(latent.deter)], -1)
+    shared = torch.cat([layer.core_action.weight, layer.core_latent.weight], 1)
     core = []
-    for block in range(size.blocks):
+    for block in range(layer.blocks):
         rows = slice(block * width, (block + 1) * width)
-        own = latent.deter[:, rows] @ rssm.core_deter.weight[block]
-        core.append(inputs @ shared[rows].T + own + rssm.core_deter.bias[rows])
-    hidden = rssm.core_norm(torch.cat(core, -1))
+        own = latent.deter[:, rows] @ layer.core_deter.weight[block]
+        core.append(inputs @ shared[rows].T + own + layer.core_deter.bias[rows])
+    hidden = layer.core_norm(torch.cat(core, -1))
     resets, candidates, updates = [], [], []
-    for block in range(size.blocks):
+    for block in range(layer.blocks):
         rows = slice(block * width, (block + 1) * width)
-        gates = (
-            hidden[:, rows] @ rssm.gates.weight[block] + rssm.gates.bias[3 * block * width : 3 * (block + 1) * width]
-        )
+        bias = layer.gates.bias[3 * block * width : 3 * (block + 1) * width]
+        gates = hidden[:, rows] @ layer.gates.weight[block] + bias
         for part, gate in zip((resets, candidates, updates), gates.chunk(3, -1), strict=True):
             part.append(gate)
     reset, candidate, update = (torch.cat(part, -1) for part in (resets, candidates, updates))
@@ -75,7 +74,8 @@ def test_the_recurrence_equals_the_plain_one() -> None:
         torch.nn.init.normal_(parameter, std=0.3)
     latent = Latent(torch.randn(7, 24), torch.randn(7, 12))
     action = torch.rand(7, ACTION_PAD)
-    assert torch.allclose(model.rssm.step(latent, action), _plain_step(model.rssm, latent, action), atol=1e-5)
+    imagined = model.rssm.imagine_step(latent, action, torch.rand(7, 3))
+    assert torch.allclose(imagined.deter, _plain_step(model.rssm.recurrence, latent, action), atol=1e-5)
 
 
 def _chunk(length: int = 6, batch: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -189,6 +189,6 @@ def test_one_update_of_the_papers_model_runs() -> None:
     optimizer = Optimizer(model.parameters(), learning_rate=1e-4, eps=1e-5, grad_clip=100.0, weight_decay=1e-6)
     observation = model.prepare(torch.randint(0, 256, (2, 1, 64, 64, 3), dtype=torch.uint8))
     result = model.loss(observation, None, torch.rand(2, 1, ACTION_PAD), torch.Generator().manual_seed(0))
-    before = model.rssm.gates.bias.detach().clone()
+    before = model.rssm.recurrence.gates.bias.detach().clone()
     optimizer.step(result.loss)
-    assert torch.isfinite(result.loss) and not torch.equal(before, model.rssm.gates.bias)
+    assert torch.isfinite(result.loss) and not torch.equal(before, model.rssm.recurrence.gates.bias)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 TWO_HOT_BINS = 255
 TWO_HOT_RANGE = 20.0
@@ -41,8 +43,23 @@ def two_hot_loss(logits: Tensor, target: Tensor) -> Tensor:
     below = position.floor().clamp(max=TWO_HOT_BINS - 2)
     share = (position - below).unsqueeze(-1)
     index = below.nan_to_num().long().unsqueeze(-1)  # a NaN target gives a NaN loss, not a bad index
-    log_p = F.log_softmax(logits, -1)
-    return -((1 - share) * log_p.gather(-1, index) + share * log_p.gather(-1, index + 1)).squeeze(-1)
+    return _TwoHotLoss.apply(logits, torch.cat([index, index + 1], -1), torch.cat([1 - share, share], -1))
+
+
+class _TwoHotLoss(torch.autograd.Function):
+    """Cross-entropy with two classes: its gradient is softmax minus target, made in place in two passes."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, index: Tensor, share: Tensor) -> Tensor:
+        log_p = F.log_softmax(logits, -1)
+        ctx.save_for_backward(log_p, index, share)
+        return -(log_p.gather(-1, index) * share).sum(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        log_p, index, share = ctx.saved_tensors
+        return log_p.exp().scatter_add_(-1, index, -share).mul_(gradient.unsqueeze(-1)), None, None
 
 
 def two_hot_mean(logits: Tensor) -> Tensor:
@@ -56,20 +73,26 @@ def unimix_log_probs(logits: Tensor) -> Tensor:
     return torch.log((1 - UNIMIX) * F.softmax(logits, -1) + UNIMIX / logits.shape[-1])
 
 
-def sample_one_hot(log_probs: Tensor, uniform: Tensor) -> Tensor:
-    """One-hot samples over the last axis, with straight-through gradients to the probabilities.
+def sample_one_hot(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """One-hot samples over the last axis, from probabilities mixed with 1% of the uniform distribution.
 
     Args:
-        log_probs: float ``(..., classes)``.
+        logits: float ``(..., classes)``.
         uniform: numbers in [0, 1), ``(...)``: each picks the class in whose share of the probability it falls.
 
     Returns:
-        float ``(..., classes)``: exactly one-hot in value.
+        The sample and the probabilities before mixing, both float ``(..., classes)``.
     """
-    probs = log_probs.exp()
-    passed = probs.detach().cumsum(-1)[..., :-1] <= uniform.unsqueeze(-1)
-    hard = torch.zeros_like(probs).scatter_(-1, passed.sum(-1, keepdim=True), 1.0)
-    return hard + (probs - probs.detach())
+    classes = logits.shape[-1]
+    probs = F.softmax(logits, -1)
+    shares = torch.add(torch.full_like(probs[..., :1], UNIMIX / classes), probs, alpha=1 - UNIMIX).cumsum(-1)
+    picked = torch.searchsorted(shares, uniform.unsqueeze(-1), right=True).clamp_(max=classes - 1)
+    return torch.zeros_like(probs).scatter_(-1, picked, 1.0), probs
+
+
+def sample_one_hot_backward(gradient: Tensor, probs: Tensor) -> Tensor:
+    """The gradient of the logits from that of the sample: straight through to the mixed probabilities."""
+    return torch.ops.aten._softmax_backward_data(gradient * (1 - UNIMIX), probs, -1, probs.dtype)
 
 
 def categorical_kl(log_q: Tensor, log_p: Tensor) -> Tensor:
@@ -91,15 +114,15 @@ def lambda_return(reward: Tensor, value: Tensor, discount: float, lam: float) ->
     """Lambda-returns V_t = r_{t+1} + discount ((1 - lam) v_{t+1} + lam V_{t+1}), with V_H = v_H (DreamerV3, eq. 4).
 
     Args:
-        reward: float ``(H, N)``; ``reward[t]`` arrives with state t + 1.
-        value: float ``(H + 1, N)``, of states 0 to H.
+        reward, value: float ``(H, N)``, of states 1 to H.
 
     Returns:
         float ``(H, N)``, of states 0 to H - 1.
     """
-    result = []
-    following = value[-1]
-    for step in range(len(reward) - 1, -1, -1):
-        following = reward[step] + discount * ((1 - lam) * value[step + 1] + lam * following)
-        result.append(following)
-    return torch.stack(result[::-1])
+    # Linear in rewards and values: two small matrices instead of a loop.
+    steps = torch.arange(len(reward), device=reward.device, dtype=reward.dtype)
+    ahead = steps - steps.unsqueeze(-1)
+    decay = torch.where(ahead >= 0, (discount * lam) ** ahead, 0.0)
+    following = discount * (1 - lam) * decay
+    following[:, -1] += discount * lam * decay[:, -1]
+    return decay @ reward + following @ value

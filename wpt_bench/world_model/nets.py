@@ -67,6 +67,17 @@ def mlp(inputs: int, units: int, layers: int, outputs: int | None) -> nn.Sequent
     return nn.Sequential(*parts)
 
 
+def head(inputs: int, units: int, layers: int, outputs: int, scale: float = 0.0) -> nn.Sequential:
+    """An MLP; reward and critic start at zero output (``scale`` 0), actors near a zero mean (DreamerV3)."""
+    network = mlp(inputs, units, layers, outputs)
+    initialise(network)
+    last = network[-1]
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.weight.mul_(scale)
+    return network
+
+
 class StateDecoder(nn.Module):
     """Latent states to padded state observations in symlog space, ``(N, STATE_PAD)``."""
 

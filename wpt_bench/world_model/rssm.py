@@ -6,14 +6,17 @@ projections of actions and embeddings before it, priors after it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from wpt_bench.world_model.config import WorldModelSize
-from wpt_bench.world_model.functional import sample_one_hot, unimix_log_probs
-from wpt_bench.world_model.nets import BlockLinear, NormSiLU, mlp
+from wpt_bench.world_model.functional import sample_one_hot, sample_one_hot_backward, unimix_log_probs
+from wpt_bench.world_model.nets import NormSiLU, mlp
+from wpt_bench.world_model.recurrence import Recurrence, RecurrenceTape
+from wpt_bench.world_model.tape import ChainTape, Gradients, LinearTape, NormTape
 
 
 class Latent(NamedTuple):
@@ -35,16 +38,7 @@ class RSSM(nn.Module):
         super().__init__()
         hidden = size.hidden
         self.size = size
-        self.action_in = mlp(action, hidden, 1, None)
-        self.stoch_in = mlp(size.stoch_flat, hidden, 1, None)
-        self.deter_in = mlp(size.deter, hidden, 1, None)
-        # Every block of the GRU's input sees all three projections and its own block of the state: a dense matrix for
-        # the former, a block-diagonal one for the latter. The action's columns stand apart to be applied once.
-        self.core_action = nn.Linear(hidden, size.deter, bias=False)
-        self.core_latent = nn.Linear(2 * hidden, size.deter, bias=False)
-        self.core_deter = BlockLinear(size.deter, size.deter, size.blocks)
-        self.core_norm = NormSiLU(size.deter)
-        self.gates = BlockLinear(size.deter, 3 * size.deter, size.blocks)
+        self.recurrence = Recurrence(size, action)
         self.prior_head = mlp(size.deter, hidden, 2, size.stoch_flat)
         self.posterior_deter = nn.Linear(size.deter, hidden, bias=False)
         self.posterior_embedding = nn.Linear(embedding, hidden, bias=False)
@@ -53,33 +47,28 @@ class RSSM(nn.Module):
 
     def initial(self, batch: int) -> Latent:
         """The latent state before an episode or a chunk: zeros."""
-        device = self.gates.bias.device
-        return Latent(
-            torch.zeros(batch, self.size.deter, device=device), torch.zeros(batch, self.size.stoch_flat, device=device)
-        )
+        weight = self.posterior_deter.weight
+        return Latent(weight.new_zeros(batch, self.size.deter), weight.new_zeros(batch, self.size.stoch_flat))
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Uniform numbers ``(*shape, stoch)``, one for each categorical sample."""
-        return torch.rand((*shape, self.size.stoch), generator=generator, device=self.gates.bias.device)
+        device = self.posterior_deter.weight.device
+        return torch.rand((*shape, self.size.stoch), generator=generator, device=device)
 
     def prior(self, deter: Tensor) -> Tensor:
         """Log-probabilities of the prior: ``(..., deter)`` to ``(..., stoch, classes)``."""
-        return unimix_log_probs(self.prior_head(deter).unflatten(-1, (self.size.stoch, self.size.classes)))
+        return unimix_log_probs(self._grouped(self.prior_head(deter)))
 
-    def step(self, latent: Latent, action: Tensor) -> Tensor:
-        """The next deterministic state ``(N, deter)`` after padded actions ``(N, action)``."""
-        return self._recur(latent, self.core_action(self.action_in(action)))
-
+    @torch.no_grad()
     def observe_step(self, latent: Latent, action: Tensor, embedding: Tensor, noise: Tensor) -> Latent:
-        """One posterior step, for acting. ``noise``: uniform ``(N, stoch)``."""
-        deter = self.step(latent, action)
-        log_q = self._posterior(deter, self.posterior_embedding(embedding))
-        return Latent(deter, sample_one_hot(log_q, noise).flatten(-2))
+        """One posterior step, for acting: padded actions ``(N, action)``, ``noise`` uniform ``(N, stoch)``."""
+        tape = PosteriorTape(self)
+        return tape.forward(latent, self.recurrence.project(action), self.posterior_embedding(embedding), noise)[0]
 
+    @torch.no_grad()
     def imagine_step(self, latent: Latent, action: Tensor, noise: Tensor) -> Latent:
-        """One prior step, for imagination. ``noise``: uniform ``(N, stoch)``."""
-        deter = self.step(latent, action)
-        return Latent(deter, sample_one_hot(self.prior(deter), noise).flatten(-2))
+        """One prior step: padded actions ``(N, action)``, ``noise`` uniform ``(N, stoch)``."""
+        return PriorTape(self).forward(latent, action, noise)
 
     def observe(self, embedding: Tensor, action: Tensor, noise: Tensor) -> tuple[Latent, Tensor, Tensor]:
         """Posteriors along chunks that start from a zero latent state and a zero action.
@@ -93,30 +82,122 @@ class RSSM(nn.Module):
             Latent states ``(L, B, ...)``; log-probabilities of posterior and prior ``(L, B, stoch, classes)``.
         """
         action = torch.cat([torch.zeros_like(action[:1]), action[1:]])
-        actions = self.core_action(self.action_in(action)).unbind()
-        embeddings = self.posterior_embedding(embedding).unbind()
-        latent = self.initial(embedding.shape[1])
-        deters, stochs, log_qs = [], [], []
-        for core, embedded, uniform in zip(actions, embeddings, noise.unbind(), strict=True):
-            deter = self._recur(latent, core)
-            log_q = self._posterior(deter, embedded)
-            latent = Latent(deter, sample_one_hot(log_q, uniform).flatten(-2))
-            deters.append(deter)
-            stochs.append(latent.stoch)
-            log_qs.append(log_q)
-        latents = Latent(torch.stack(deters), torch.stack(stochs))
-        return latents, torch.stack(log_qs), self.prior(latents.deter)
+        projected, embedded = self.recurrence.project(action), self.posterior_embedding(embedding)
+        trained = [*self.recurrence.stepped(), *self.posterior_deter.parameters()]
+        trained += [*self.posterior_norm.parameters(), *self.posterior_head.parameters()]
+        deter, stoch, logits = _Observe.apply(self, projected, embedded, noise, *trained)
+        return Latent(deter, stoch), unimix_log_probs(self._grouped(logits)), self.prior(deter)
 
-    def _recur(self, latent: Latent, core_action: Tensor) -> Tensor:
-        projected = torch.cat([self.stoch_in(latent.stoch), self.deter_in(latent.deter)], -1)
-        core = self.core_norm(core_action + self.core_latent(projected) + self.core_deter(latent.deter))
-        blocks = self.size.blocks
-        gates = self.gates(core).view(len(core), blocks, 3, -1)
-        reset, candidate, update = (gates[:, :, i].reshape(len(core), -1) for i in range(3))
-        candidate = torch.tanh(torch.sigmoid(reset) * candidate)
-        update = torch.sigmoid(update - 1)
-        return latent.deter + update * (candidate - latent.deter)
+    def _grouped(self, logits: Tensor) -> Tensor:
+        return logits.unflatten(-1, (self.size.stoch, self.size.classes))
 
-    def _posterior(self, deter: Tensor, embedded: Tensor) -> Tensor:
-        hidden = self.posterior_norm(self.posterior_deter(deter) + embedded)
-        return unimix_log_probs(self.posterior_head(hidden).unflatten(-1, (self.size.stoch, self.size.classes)))
+
+class SampleTape:
+    """One-hot samples ``(N, stoch * classes)`` of logits of that shape, passing gradients straight through."""
+
+    def __init__(self, size: WorldModelSize) -> None:
+        self._shape = (size.stoch, size.classes)
+        self._probs: list[Tensor] = []
+
+    def forward(self, logits: Tensor, noise: Tensor) -> Tensor:
+        """``noise``: uniform ``(N, stoch)``."""
+        sample, probs = sample_one_hot(logits.unflatten(-1, self._shape), noise)
+        self._probs.append(probs)
+        return sample.flatten(-2)
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        """From the gradient of the last sample to that of its logits."""
+        return sample_one_hot_backward(gradient.unflatten(-1, self._shape), self._probs.pop()).flatten(-2)
+
+
+class PriorTape:
+    """Steps of the prior and back, without gradients of parameters: imagination trains none of them."""
+
+    def __init__(self, rssm: RSSM) -> None:
+        layer = rssm.recurrence
+        self._action_in, self._core_action = (
+            ChainTape(layer.action_in, frozen=True),
+            LinearTape(layer.core_action, frozen=True),
+        )
+        self._recurrence = RecurrenceTape(layer, frozen=True)
+        self._head, self._sample = ChainTape(rssm.prior_head, frozen=True), SampleTape(rssm.size)
+        self._widths = [rssm.size.deter, rssm.size.stoch_flat]
+
+    def forward(self, latent: Latent, action: Tensor, noise: Tensor) -> Latent:
+        """The next latent state after padded actions ``(N, action)``; ``noise`` is uniform, ``(N, stoch)``."""
+        projected = self._core_action.forward(self._action_in.forward(action))
+        deter = self._recurrence.forward(latent.deter, latent.stoch, projected)
+        return Latent(deter, self._sample.forward(self._head.forward(deter), noise))
+
+    def backward(self, gradient: Latent) -> tuple[Latent, Tensor]:
+        """From the gradient of the last state to those of the state before it and of the action."""
+        deter = gradient.deter + self._head.backward(self._sample.backward(gradient.stoch))
+        deter, stoch, projected = self._recurrence.backward(deter)
+        return Latent(deter, stoch), self._action_in.backward(self._core_action.backward(projected))
+
+    def backward_all(self, gradient: Tensor) -> Tensor:
+        """From the gradients of all states reached, ``(steps, N, feature)``, to those of all actions."""
+        deters, stochs = (part.unbind() for part in gradient.split(self._widths, -1))
+        carried, actions = Latent(torch.zeros_like(deters[0]), torch.zeros_like(stochs[0])), []
+        for deter, stoch in zip(reversed(deters), reversed(stochs), strict=True):
+            carried, action = self.backward(Latent(deter + carried.deter, stoch + carried.stoch))
+            actions.append(action)
+        return torch.stack(actions[::-1])
+
+
+class PosteriorTape:
+    """Steps of the posterior and back."""
+
+    def __init__(self, rssm: RSSM) -> None:
+        self._recurrence = RecurrenceTape(rssm.recurrence)
+        self._deter, self._norm = LinearTape(rssm.posterior_deter), NormTape(rssm.posterior_norm)
+        self._head, self._sample = LinearTape(rssm.posterior_head), SampleTape(rssm.size)
+
+    def forward(self, latent: Latent, action: Tensor, embedded: Tensor, noise: Tensor) -> tuple[Latent, Tensor]:
+        """The next latent state and its logits, after projected actions and embeddings; ``noise`` is uniform."""
+        deter = self._recurrence.forward(latent.deter, latent.stoch, action)
+        logits = self._head.forward(self._norm.forward(self._deter.forward(deter).add_(embedded)))
+        return Latent(deter, self._sample.forward(logits, noise)), logits
+
+    def backward(self, gradient: Latent, logits: Tensor) -> tuple[Latent, Tensor, Tensor]:
+        """From the gradients of the last state and its logits to those of the state before, the action, the embedding.
+
+        Action and embedding as projected.
+        """
+        hidden = self._norm.backward(self._head.backward(logits + self._sample.backward(gradient.stoch)))
+        deter, stoch, action = self._recurrence.backward(gradient.deter + self._deter.backward(hidden))
+        return Latent(deter, stoch), action, hidden
+
+    def gradients(self) -> Gradients:
+        """Of all parameters stepped through."""
+        tapes = (self._recurrence, self._deter, self._norm, self._head)
+        return {parameter: value for tape in tapes for parameter, value in tape.gradients().items()}
+
+
+class _Observe(torch.autograd.Function):
+    """The posterior along a sequence, as one node of the graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rssm: RSSM, action: Tensor, embedded: Tensor, noise: Tensor, *trained: nn.Parameter
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        tape, latent, steps = PosteriorTape(rssm), rssm.initial(action.shape[1]), []
+        for inputs in zip(action.unbind(), embedded.unbind(), noise.unbind(), strict=True):
+            latent, logits = tape.forward(latent, *inputs)
+            steps.append((*latent, logits))
+        ctx.tape, ctx.trained = tape, trained
+        deter, stoch, logits = (torch.stack(part) for part in zip(*steps, strict=True))
+        return deter, stoch, logits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, deter: Tensor, stoch: Tensor, logits: Tensor) -> tuple[Tensor | None, ...]:
+        carried = Latent(torch.zeros_like(deter[0]), torch.zeros_like(stoch[0]))
+        actions, embedded = torch.empty_like(deter), []
+        for step in range(len(deter) - 1, -1, -1):
+            gradient = Latent(deter[step] + carried.deter, stoch[step] + carried.stoch)
+            carried, actions[step], hidden = ctx.tape.backward(gradient, logits[step])
+            embedded.append(hidden)
+        gradients = ctx.tape.gradients()
+        found = (gradients[parameter] for parameter in ctx.trained)
+        return None, actions, torch.stack(embedded[::-1]), None, *found

@@ -18,7 +18,6 @@ from wpt_bench.data.sequences import Batch, Replay, SequenceSampler
 from wpt_bench.data.views import EpisodeView
 from wpt_bench.protocol import (
     ACTION_PAD,
-    DISCOUNT,
     IMAGE_SIZE,
     STATE_PAD,
     WARM_UP,
@@ -27,26 +26,16 @@ from wpt_bench.protocol import (
     Units,
     episode_seed,
 )
-from wpt_bench.world_model.functional import (
-    TWO_HOT_BINS,
-    clamp_straight_through,
-    lambda_return,
-    normal_log_prob,
-    two_hot_loss,
-    two_hot_mean,
-)
+from wpt_bench.world_model.functional import TWO_HOT_BINS, two_hot_loss
 from wpt_bench.world_model.model import WorldModel
-from wpt_bench.world_model.nets import initialise, mlp
+from wpt_bench.world_model.nets import head
 from wpt_bench.world_model.optimizer import Optimizer
 from wpt_bench.world_model.rssm import Latent
+from wpt_bench.wpt.behaviour import Behaviour, policy
 from wpt_bench.wpt.guidance import ClonedPrior, Window, clone_prior, draw_window, guidance_probability
 from wpt_bench.wpt.parts import load_world_model, pack, unpack
 from wpt_bench.wpt.retrieval import candidates, nearest_episodes, random_episodes
 from wpt_bench.wpt.settings import Settings
-
-RETURN_PERCENTILES = (0.05, 0.95)
-RETURN_DECAY = 0.99
-"""Returns are divided by a moving average of their 5-95% range (DreamerV3, eq. 7)."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +71,13 @@ class WPTAgent:
         torch.manual_seed(episode_seed(context.seed, "agent", 0))  # initial weights
         self.world_model = WorldModel(settings.world_model, context.observation, STATE_PAD, ACTION_PAD).to(device)
         feature = settings.world_model.feature
-        self.reward = _head(feature, settings.units, 2, TWO_HOT_BINS).to(device)
-        self.actor = _head(feature, settings.units, settings.layers, 2 * ACTION_PAD, scale=0.01).to(device)
-        self.critic = _head(feature, settings.units, settings.layers, TWO_HOT_BINS).to(device)
-        self.slow_critic = _head(feature, settings.units, settings.layers, TWO_HOT_BINS).to(device)
-        self.slow_critic.load_state_dict(self.critic.state_dict())
-        self.slow_critic.requires_grad_(False)
+        self.reward = head(feature, settings.units, 2, TWO_HOT_BINS).to(device)
+        self.behaviour = Behaviour(settings, device)
         self.prior: ClonedPrior | None = None
         if switches.guidance:
             self.prior = ClonedPrior(context.observation, settings.prior_units, settings.prior_depth).to(device)
         if switches.pretrain:
             load_world_model(self.world_model, context.pretrained)
-        self.return_range = torch.zeros((), device=device)
         self.retrieved: list[int] = []
         self.updates = 0
         self._build_optimizers()
@@ -187,7 +171,7 @@ class WPTAgent:
         elif carry.warm_up:
             action = torch.rand(carry.action.shape, generator=generator, device=self.context.device) * 2 - 1
         else:
-            mean, std = self._policy(latent.feature)
+            mean, std = policy(self.behaviour.actor(latent.feature))
             draw = torch.randn(mean.shape, generator=generator, device=mean.device)
             action = mean if evaluation else (mean + std * draw).clamp(-1, 1)
         action = action * self._action_mask
@@ -220,11 +204,6 @@ class WPTAgent:
             observation = self._pad(frames[:, 0], self.context.units)
         return self.prior(observation.to(self.context.device)).clamp(-1, 1)
 
-    def _policy(self, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the truncated normal policy, padded dimensions included."""
-        mean, std = self.actor(feature).chunk(2, -1)
-        return torch.tanh(mean), 0.9 * torch.sigmoid(std + 2.0) + 0.1
-
     def _pad(self, observation: NDArray[Any], units: Units) -> Tensor:
         if self.context.observation == "pixels":
             return torch.from_numpy(np.array(observation))
@@ -241,7 +220,8 @@ class WPTAgent:
         online, rehearsed = self._sample(np.random.default_rng(seed))
         metrics, latents = self._update_model(online, rehearsed, generator)
         # All rows belong to this task's action dimension, rehearsed ones too.
-        metrics |= self._update_behaviour(latents, self._action_mask, generator)
+        start = self._starts(latents, generator)
+        metrics |= self.behaviour.update(self.world_model.rssm, self.reward, start, self._action_mask, generator)
         self.updates += 1
         return {name: float(value) for name, value in metrics.items()}
 
@@ -273,89 +253,40 @@ class WPTAgent:
         latents = Latent(latents.deter.detach().flatten(0, 1), latents.stoch.detach().flatten(0, 1))
         return metrics | {"reward_loss": reward_loss.detach(), "model_gradient": norm}, latents
 
-    def _update_behaviour(self, latents: Latent, mask: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        settings = self.settings
-        start = latents
-        if settings.starts:
-            rows = torch.randperm(len(latents.deter), generator=generator, device=mask.device)[: settings.starts]
-            start = Latent(latents.deter[rows], latents.stoch[rows])
-        frozen = [*self.world_model.rssm.parameters(), *self.reward.parameters()]
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        features, entropy = self._imagine(start, mask, generator)
-        reward = two_hot_mean(self.reward(features[1:]))
-        with_slow = two_hot_mean(self.slow_critic(features))
-        returns = lambda_return(reward, with_slow, DISCOUNT, settings.lam)
-        weight = DISCOUNT ** torch.arange(settings.horizon, device=mask.device).unsqueeze(-1)
-        actor_loss = -(weight * (returns / self._return_scale(returns.detach()) + settings.entropy * entropy)).mean()
-        actor_norm = self._actor_optimizer.step(actor_loss)
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        critic_loss = (weight * two_hot_loss(self.critic(features[:-1].detach()), returns.detach())).mean()
-        self._critic_optimizer.step(critic_loss)
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.slow_critic.parameters()), list(self.critic.parameters()), settings.slow_critic
-            )
-        return {
-            "actor_loss": actor_loss.detach(),
-            "critic_loss": critic_loss.detach(),
-            "entropy": entropy.detach().mean(),
-            "imagined_reward": reward.detach().mean(),
-            "imagined_return": returns.detach().mean(),
-            "actor_gradient": actor_norm,
-        }
-
-    def _imagine(self, latent: Latent, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Features ``(horizon + 1, N, feature)`` along the policy, and its sampled entropy ``(horizon, N)``."""
-        horizon, count = self.settings.horizon, len(latent.deter)
-        noises = self.world_model.rssm.noise((horizon, count), generator)
-        draws = torch.randn((horizon, count, ACTION_PAD), generator=generator, device=mask.device)
-        features, entropies = [latent.feature], []
-        for noise, draw in zip(noises.unbind(), draws.unbind(), strict=True):
-            mean, std = self._policy(features[-1].detach())
-            action = clamp_straight_through(mean + std * draw)
-            entropies.append(-(normal_log_prob(action, mean, std) * mask).sum(-1))
-            latent = self.world_model.rssm.imagine_step(latent, action * mask, noise)
-            features.append(latent.feature)
-        return torch.stack(features), torch.stack(entropies)
-
-    def _return_scale(self, returns: Tensor) -> Tensor | float:
-        if not self.settings.normalise_returns:
-            return 1.0
-        low, high = torch.quantile(returns, torch.tensor(RETURN_PERCENTILES, device=returns.device))
-        decay = RETURN_DECAY if self.updates else 0.0
-        self.return_range = decay * self.return_range + (1 - decay) * (high - low)
-        return self.return_range.clamp(min=1.0)
+    def _starts(self, latents: Latent, generator: torch.Generator) -> Latent:
+        """The posterior states that imagination starts from."""
+        count = self.settings.starts
+        if not count:
+            return latents
+        rows = torch.randperm(len(latents.deter), generator=generator, device=latents.deter.device)[:count]
+        return Latent(latents.deter[rows], latents.stoch[rows])
 
     # Checkpoints
 
     def _build_optimizers(self) -> None:
         settings = self.settings
-        common = {"eps": settings.adam_eps, "grad_clip": settings.grad_clip, "weight_decay": settings.weight_decay}
-        model = [*self.world_model.parameters(), *self.reward.parameters()]
-        self._model_optimizer = Optimizer(model, learning_rate=settings.model_lr, **common)
-        rate = settings.actor_critic_lr
-        self._actor_optimizer = Optimizer(self.actor.parameters(), learning_rate=rate, **common)
-        self._critic_optimizer = Optimizer(self.critic.parameters(), learning_rate=rate, **common)
+        parameters = [*self.world_model.parameters(), *self.reward.parameters()]
+        self._model_optimizer = Optimizer(
+            parameters,
+            learning_rate=settings.model_lr,
+            eps=settings.adam_eps,
+            grad_clip=settings.grad_clip,
+            weight_decay=settings.weight_decay,
+        )
 
     def _parts(self) -> dict[str, nn.Module | Optimizer]:
         parts: dict[str, nn.Module | Optimizer] = {
             "world_model": self.world_model,
             "reward": self.reward,
-            "actor": self.actor,
-            "critic": self.critic,
-            "slow_critic": self.slow_critic,
             "model_optimizer": self._model_optimizer,
-            "actor_optimizer": self._actor_optimizer,
-            "critic_optimizer": self._critic_optimizer,
+            **self.behaviour.parts(),
         }
         return parts | ({"prior": self.prior} if self.prior is not None else {})
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the replay, flat."""
         return pack(self._parts()) | {
-            "return_range": self.return_range,
+            "return_range": self.behaviour.return_range,
             "retrieved": list(self.retrieved),
             "updates": self.updates,
         }
@@ -363,18 +294,7 @@ class WPTAgent:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what ``state_dict`` gave; UserError if it is of another size."""
         unpack(self._parts(), state)
-        self.return_range = state["return_range"].to(self.context.device)
+        self.behaviour.return_range = state["return_range"].to(self.context.device)
         self.retrieved = list(state["retrieved"])
         self.updates = state["updates"]
         self._open_rehearsal()
-
-
-def _head(inputs: int, units: int, layers: int, outputs: int, scale: float = 0.0) -> nn.Sequential:
-    """An MLP; reward and critic start at zero output (``scale`` 0), actors near a zero mean (DreamerV3)."""
-    head = mlp(inputs, units, layers, outputs)
-    initialise(head)
-    last = head[-1]
-    assert isinstance(last, nn.Linear)
-    with torch.no_grad():
-        last.weight.mul_(scale)
-    return head

@@ -9,7 +9,7 @@ from wpt_bench.wpt.settings import Settings
 
 DREAMER = "Mastering Diverse Domains through World Models, arXiv 2301.04104"
 PAPER = "Generalist World Model Pre-Training for Efficient Reinforcement Learning, arXiv 2502.19544"
-VERSION = 1
+VERSION = 2
 
 
 def _build(context: AgentContext, *, pretrain: bool, rehearsal: bool, guidance: bool, random_replay: bool) -> Agent:

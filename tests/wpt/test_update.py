@@ -1,0 +1,64 @@
+"""The fast update against the straightforward one, from the same weights, batches and noise."""
+
+import copy
+
+import pytest
+import torch
+
+from wpt.straightforward import Straightforward, world_model_loss
+from wpt.test_agent import NONE, fill
+from wpt.toy import SETTINGS, agent
+from wpt_bench.protocol import ACTION_PAD, STATE_PAD
+from wpt_bench.world_model.config import WorldModelSize
+from wpt_bench.world_model.model import WorldModel
+from wpt_bench.wpt.agent import WPTAgent
+
+
+@pytest.mark.parametrize(("starts", "horizon"), [(0, 1), (32, 5), (7, 15)])
+def test_updates_equal_the_straightforward_ones(starts: int, horizon: int) -> None:
+    """Losses agree to float accuracy; weights do up to what Adam's first steps make of a gradient near zero."""
+    settings = type(SETTINGS)(
+        **{name: getattr(SETTINGS, name) for name in SETTINGS.__struct_fields__}
+        | {"starts": starts, "horizon": horizon, "adam_eps": 1e-5}
+    )
+    fast = agent(NONE, None, settings)
+    fill(fast)
+    plain = copy.deepcopy(fast)
+    reference = Straightforward(plain)
+    for _ in range(3):
+        found, expected = fast.update(), reference.update()
+        assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    for (name, one), (_, other) in zip(_weights(fast), _weights(plain), strict=True):
+        assert torch.allclose(one, other, atol=2e-4), name
+    assert fast.behaviour.return_range.item() == pytest.approx(reference.return_range.item(), rel=1e-2)
+
+
+def _weights(one: WPTAgent) -> list[tuple[str, torch.Tensor]]:
+    state = one.state_dict()
+    return [(name, value) for name, value in state.items() if "/" in name and "optimizer" not in name]
+
+
+@pytest.mark.parametrize("observation", ["state", "pixels"])
+def test_gradients_of_the_world_model_equal_the_straightforward_ones(observation: str) -> None:
+    torch.manual_seed(0)
+    size = WorldModelSize(deter=24, hidden=8, stoch=3, classes=4, blocks=4, cnn_depth=4, units=16, layers=2)
+    exact = torch.float64 if observation == "state" else torch.float32  # pictures compute in float32 at most
+    model = WorldModel(size, observation, STATE_PAD, ACTION_PAD).to(exact)
+    for parameter in model.parameters():  # away from their trivial start
+        torch.nn.init.normal_(parameter, std=0.2)
+    length, batch = 6, 3
+    if observation == "state":
+        seen = torch.randn(length, batch, STATE_PAD, dtype=exact)
+    else:
+        seen = model.prepare(torch.randint(0, 256, (length, batch, 64, 64, 3), dtype=torch.uint8))
+    mask = torch.ones(batch, STATE_PAD) if observation == "state" else None
+    action = torch.rand(length, batch, ACTION_PAD, dtype=exact)
+    losses = (
+        model.loss(seen, mask, action, torch.Generator().manual_seed(0)).loss,
+        world_model_loss(model, seen, mask, action, torch.Generator().manual_seed(0))[0],
+    )
+    tolerance = 1e-9 if observation == "state" else 1e-4
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=tolerance)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    for name, fast, plain in zip(names, *(torch.autograd.grad(loss, parameters) for loss in losses), strict=True):
+        assert torch.allclose(fast, plain, rtol=tolerance, atol=tolerance * plain.abs().max().item()), name
