@@ -86,6 +86,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """A named scale at which the whole suite runs. See ``suites/profiles/*.toml``.
 
     Attributes:
+        precision: what matrix products and convolutions take: scores of two precisions are never mixed.
         settings: overrides of methods' settings, by the method's ``settings_name``.
         minutes, memory_gib, disk_gib: what its own grids take on its machine, data and pre-training included.
     """
@@ -96,6 +97,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     world_model: WorldModelSize
     pretraining: Pretraining
     grids: dict[str, Grid]
+    precision: Literal["fp32", "bf16"] = "fp32"
     settings: dict[str, dict[str, Any]] = {}
     minutes: float
     memory_gib: float

@@ -29,6 +29,7 @@ WARM_UP = 0.1
 DISCOUNT = 0.99
 """Discount per agent step, for every method. All tasks end by time limit, so critics always bootstrap."""
 
+Precision = Literal["fp32", "bf16"]
 ObservationKind = Literal["state", "pixels"]
 Stream = Literal["train", "evaluation", "retrieval", "collection", "agent", "validation"]
 _STREAMS: dict[str, int] = {
@@ -205,6 +206,7 @@ class AgentContext:
         pretrained: weights of the shared pre-training (a safetensors file), or None.
         initial_observation: first observation of training episode 0, as retrieval needs it before the first step.
         device: torch device name.
+        precision: what matrix products and convolutions take.
     """
 
     task: Task
@@ -217,6 +219,7 @@ class AgentContext:
     pretrained: Path | None
     initial_observation: NDArray[Any]
     device: str
+    precision: Precision
 
 
 class Agent(Protocol):

@@ -62,3 +62,36 @@ def test_gradients_of_the_world_model_equal_the_straightforward_ones(observation
     names, parameters = zip(*model.named_parameters(), strict=True)
     for name, fast, plain in zip(names, *(torch.autograd.grad(loss, parameters) for loss in losses), strict=True):
         assert torch.allclose(fast, plain, rtol=tolerance, atol=tolerance * plain.abs().max().item()), name
+
+
+@pytest.mark.parametrize("observation", ["state", "pixels"])
+def test_bfloat16_products_give_gradients_near_those_of_float32(observation: str) -> None:
+    size = WorldModelSize(deter=64, hidden=32, stoch=8, classes=4, blocks=4, cnn_depth=4, units=32, layers=1)
+    models = []
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(0)
+        models.append(WorldModel(size, observation, STATE_PAD, ACTION_PAD, precision))
+    length, batch = 8, 4
+    shape = (STATE_PAD,) if observation == "state" else (64, 64, 3)
+    seen = (
+        torch.randn(length, batch, *shape) if observation == "state" else torch.randint(0, 256, (length, batch, *shape))
+    )
+    mask = torch.ones(batch, STATE_PAD) if observation == "state" else None
+    action = torch.rand(length, batch, ACTION_PAD)
+    losses, gradients = [], []
+    for model in models:
+        prepared = model.prepare(seen if observation == "state" else seen.to(torch.uint8))
+        loss = model.loss(prepared, mask, action, torch.Generator().manual_seed(0)).loss
+        losses.append(loss.item())
+        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]))
+    assert losses[1] == pytest.approx(losses[0], rel=0.01) and losses[1] != losses[0]
+    assert torch.cosine_similarity(*gradients, dim=0).item() > 0.99
+
+
+def test_an_agent_in_bfloat16_keeps_weights_and_metrics_in_float32() -> None:
+    one, other = (agent(NONE, None, precision=precision) for precision in ("fp32", "bf16"))
+    for made in (one, other):
+        fill(made)
+    metrics = [made.update() for made in (one, other)]
+    assert all(value.dtype == torch.float32 for _, value in _weights(other))
+    assert metrics[1] == pytest.approx(metrics[0], rel=0.05, abs=0.05) and metrics[1] != metrics[0]

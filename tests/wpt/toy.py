@@ -95,6 +95,7 @@ def context(pretrained: Path | None, settings: Settings = SETTINGS, **changes: A
         "pretrained": pretrained,
         "initial_observation": np.zeros(3, np.float32),
         "device": "cpu",
+        "precision": "fp32",
     }
     return AgentContext(**(values | changes))
 

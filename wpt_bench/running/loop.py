@@ -118,6 +118,7 @@ class _Loop:
                 pretrained=layout.weights(identity.stage) if identity.stage else None,
                 initial_observation=self.env.reset(seed=episode_seed(identity.seed, "train", 0))[0],
                 device=device,
+                precision=identity.protocol["precision"],
             )
         )
         self.every = max(1, round(identity.protocol["evaluation_every"] * identity.budget))

@@ -19,6 +19,7 @@ from wpt_bench.protocol import (
     DataAccess,
     Method,
     ObservationKind,
+    Precision,
     Suite,
     Task,
     UserError,
@@ -26,7 +27,7 @@ from wpt_bench.protocol import (
 from wpt_bench.records import Identity, Run, digest
 from wpt_bench.world_model.config import WorldModelSize
 
-PRETRAINING_VERSION = 1
+PRETRAINING_VERSION = 2
 
 
 class StageIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +43,7 @@ class StageIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     suite: str
     suite_version: int
     observation: ObservationKind
+    precision: Precision
     world_model: WorldModelSize
     pretraining: dict[str, Any]
     data: str
@@ -191,7 +193,7 @@ def _identity(selection: Selection, suite: Suite, task: Task, method: Method, se
             "evaluation_episodes": grid.evaluation_episodes,
             "warm_up": WARM_UP,
             "discount": DISCOUNT,
-            "precision": "fp32",
+            "precision": profile.precision,
         },
         settings=msgspec.to_builtins(settings(selection, method)),
         data=None if method.data_access == DataAccess.NONE else data,
@@ -209,6 +211,7 @@ def _stage(selection: Selection, data: str, run_seed: int) -> StageIdentity:
         suite=selection.suite,
         suite_version=registry.suite(selection.suite).version,
         observation=profile.observation,
+        precision=profile.precision,
         world_model=profile.world_model,
         pretraining=pretraining,
         data=data,

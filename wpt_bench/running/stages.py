@@ -77,11 +77,12 @@ def pretrain(
     with FileLock(folder / ".lock"):
         if is_done(layout, stage_id):
             return
-        seed, observation = identity.seed, identity.observation
+        seed = identity.seed
         settings = msgspec.convert(identity.pretraining, Pretraining)
         training, held_out = _split(identity, Dataset.open(data), settings.held_out)
         everything = [episode for episodes in training.values() for episode in episodes]
-        pretrainer = Pretrainer(everything, identity.world_model, settings, observation, seed, device)
+        kind = (identity.observation, identity.precision)
+        pretrainer = Pretrainer(everything, identity.world_model, settings, *kind, seed, device)
         curve: list[dict[str, Any]] = []
         clock, started = 0.0, time.monotonic()
         state = checkpoint.load(folder)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from wpt_bench.world_model.config import WorldModelSize
-from wpt_bench.world_model.convolution import ConvDecoder, ConvEncoder
+from wpt_bench.world_model.convolution import ConvDecoder, ConvEncoder, scale_frames, squared_error
 from wpt_bench.world_model.functional import categorical_kl, symlog
-from wpt_bench.world_model.nets import StateDecoder, initialise, mlp
+from wpt_bench.world_model.nets import StateDecoder, initialise, mixed, mlp, widened
 from wpt_bench.world_model.rssm import RSSM, Latent
 
 FREE_NATS = 1.0
@@ -34,11 +34,20 @@ class WorldModel(nn.Module):
         size: all widths.
         observation: ``state`` (padded to ``state`` numbers) or ``pixels`` (64x64 RGB).
         state, action: padded lengths.
+        precision: what matrix products and convolutions take; weights, and all between them, are float32.
     """
 
-    def __init__(self, size: WorldModelSize, observation: Literal["state", "pixels"], state: int, action: int) -> None:
+    def __init__(
+        self,
+        size: WorldModelSize,
+        observation: Literal["state", "pixels"],
+        state: int,
+        action: int,
+        precision: Literal["fp32", "bf16"] = "fp32",
+    ) -> None:
         super().__init__()
         self.size, self.observation, self.action = size, observation, action
+        self.bf16 = precision == "bf16"
         self.encoder: nn.Module
         self.decoder: nn.Module
         if observation == "pixels":
@@ -49,28 +58,31 @@ class WorldModel(nn.Module):
             self.encoder = mlp(state, size.units, size.layers, None)
             self.decoder = StateDecoder(size, state)
             embedding = size.units
-        self.rssm = RSSM(size, embedding, action)
+        self.rssm = RSSM(size, embedding, action, bf16=self.bf16)
         initialise(self)
 
     def prepare(self, observation: Tensor) -> Tensor:
         """Observations as encoder and decoder see them.
 
-        State: scaled, padded float ``(..., state)`` to symlog of it. Pixels: uint8 ``(..., 64, 64, 3)`` to float
-        ``(..., 3, 64, 64)`` in [-0.5, 0.5].
+        State: scaled, padded float ``(..., state)`` to symlog of it. Pixels: uint8 ``(..., 64, 64, 3)`` to float or
+        bfloat16 ``(..., 3, 64, 64)`` in [-0.5, 0.5].
         """
         if self.observation == "state":
             return symlog(observation)
-        return observation.movedim(-1, -3).float() / 255 - 0.5
+        return scale_frames(observation, torch.bfloat16 if self.bf16 else torch.float32)
 
     def encode(self, prepared: Tensor) -> Tensor:
         """Embeddings of prepared observations, any leading axes."""
         lead = prepared.dim() - (1 if self.observation == "state" else 3)
-        return self.encoder(prepared.flatten(0, lead - 1)).unflatten(0, prepared.shape[:lead])
+        with mixed(prepared.device, self.bf16):
+            embedding = self.encoder(prepared.flatten(0, lead - 1))
+        return widened(embedding).unflatten(0, prepared.shape[:lead])
 
     def decode(self, latents: Latent) -> Tensor:
         """Predicted prepared observations, any leading axes."""
         lead = latents.deter.shape[:-1]
-        return self.decoder(latents.deter.flatten(0, -2), latents.stoch.flatten(0, -2)).unflatten(0, lead)
+        with mixed(latents.deter.device, self.bf16):
+            return self.decoder(latents.deter.flatten(0, -2), latents.stoch.flatten(0, -2)).unflatten(0, lead)
 
     def loss(
         self, observation: Tensor, mask: Tensor | None, action: Tensor, generator: torch.Generator
@@ -85,10 +97,12 @@ class WorldModel(nn.Module):
         """
         noise = self.rssm.noise(tuple(action.shape[:2]), generator)
         latents, log_q, log_p = self.rssm.observe(self.encode(observation), action, noise)
-        error = (self.decode(latents) - observation) ** 2
-        if mask is not None:
-            error = error * mask
-        reconstruction = error.flatten(2).sum(-1).mean()
+        decoded = self.decode(latents)
+        if mask is None:
+            error = squared_error(decoded.flatten(0, 1), observation.flatten(0, 1))
+        else:
+            error = ((widened(decoded) - observation) ** 2 * mask).sum()
+        reconstruction = error / action[..., 0].numel()
         dynamics = categorical_kl(log_q.detach(), log_p).mean()
         representation = categorical_kl(log_q, log_p.detach()).mean()
         loss = (
@@ -118,4 +132,4 @@ class WorldModel(nn.Module):
         for step in range(context, len(action)):
             latent = self.rssm.imagine_step(latent, action[step], noise[step])
             predicted.append(latent)
-        return self.decode(Latent(*(torch.stack(part) for part in zip(*predicted, strict=True))))
+        return widened(self.decode(Latent(*(torch.stack(part) for part in zip(*predicted, strict=True)))))

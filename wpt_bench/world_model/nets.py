@@ -20,7 +20,8 @@ class NormSiLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as ``x``."""
-        return F.silu(self.norm(x))
+        # In bfloat16, torch's norm gives wrong gradients of scale and shift when there are many rows.
+        return F.silu(self.norm(widened(x)))
 
 
 class BlockLinear(nn.Module):
@@ -36,6 +37,16 @@ class BlockLinear(nn.Module):
         blocks, width, _ = self.weight.shape
         y = torch.bmm(x.view(-1, blocks, width).transpose(0, 1), self.weight)
         return y.transpose(0, 1).reshape(len(x), -1) + self.bias
+
+
+def mixed(device: torch.device, bf16: bool) -> torch.autocast:
+    """A context in which, with ``bf16``, matrix products and convolutions take their inputs in bfloat16."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+
+def widened(x: Tensor) -> Tensor:
+    """bfloat16 as float32; anything else as it is."""
+    return x.float() if x.dtype == torch.bfloat16 else x
 
 
 def initialise(module: nn.Module) -> None:

@@ -44,14 +44,14 @@ class Recurrence(nn.Module):
 class RecurrenceTape:
     """``Recurrence`` step after step, and back. The gradients of projected actions are kept for whoever wants them."""
 
-    def __init__(self, layer: Recurrence, *, frozen: bool = False) -> None:
+    def __init__(self, layer: Recurrence, *, frozen: bool = False, bf16: bool = False) -> None:
         self._blocks = layer.blocks
-        self._stoch_in = ChainTape(layer.stoch_in, frozen=frozen)
-        self._deter_in = ChainTape(layer.deter_in, frozen=frozen)
-        self._core_latent = LinearTape(layer.core_latent, frozen=frozen)
-        self._core_deter = BlockTape(layer.core_deter, frozen=frozen)
+        self._stoch_in = ChainTape(layer.stoch_in, frozen=frozen, bf16=bf16)
+        self._deter_in = ChainTape(layer.deter_in, frozen=frozen, bf16=bf16)
+        self._core_latent = LinearTape(layer.core_latent, frozen=frozen, bf16=bf16)
+        self._core_deter = BlockTape(layer.core_deter, frozen=frozen, bf16=bf16)
         self._core_norm = NormTape(layer.core_norm, frozen=frozen)
-        self._gates = BlockTape(layer.gates, frozen=frozen)
+        self._gates = BlockTape(layer.gates, frozen=frozen, bf16=bf16)
         self._tapes = (
             self._stoch_in,
             self._deter_in,

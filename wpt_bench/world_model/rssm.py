@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from wpt_bench.world_model.config import WorldModelSize
 from wpt_bench.world_model.functional import sample_one_hot, sample_one_hot_backward, unimix_log_probs
-from wpt_bench.world_model.nets import NormSiLU, mlp
+from wpt_bench.world_model.nets import NormSiLU, mixed, mlp, widened
 from wpt_bench.world_model.recurrence import Recurrence, RecurrenceTape
 from wpt_bench.world_model.tape import ChainTape, Gradients, LinearTape, NormTape
 
@@ -34,10 +34,10 @@ class Latent(NamedTuple):
 class RSSM(nn.Module):
     """h_t = f(h_{t-1}, z_{t-1}, a_t); prior p(z_t | h_t); posterior q(z_t | h_t, e_t) (WPT, section 3.2)."""
 
-    def __init__(self, size: WorldModelSize, embedding: int, action: int) -> None:
+    def __init__(self, size: WorldModelSize, embedding: int, action: int, *, bf16: bool = False) -> None:
         super().__init__()
         hidden = size.hidden
-        self.size = size
+        self.size, self.bf16 = size, bf16
         self.recurrence = Recurrence(size, action)
         self.prior_head = mlp(size.deter, hidden, 2, size.stoch_flat)
         self.posterior_deter = nn.Linear(size.deter, hidden, bias=False)
@@ -57,13 +57,16 @@ class RSSM(nn.Module):
 
     def prior(self, deter: Tensor) -> Tensor:
         """Log-probabilities of the prior: ``(..., deter)`` to ``(..., stoch, classes)``."""
-        return unimix_log_probs(self._grouped(self.prior_head(deter)))
+        with mixed(deter.device, self.bf16):
+            logits = self.prior_head(deter)
+        return unimix_log_probs(self._grouped(widened(logits)))
 
     @torch.no_grad()
     def observe_step(self, latent: Latent, action: Tensor, embedding: Tensor, noise: Tensor) -> Latent:
         """One posterior step, for acting: padded actions ``(N, action)``, ``noise`` uniform ``(N, stoch)``."""
-        tape = PosteriorTape(self)
-        return tape.forward(latent, self.recurrence.project(action), self.posterior_embedding(embedding), noise)[0]
+        with mixed(action.device, self.bf16):
+            projected, embedded = self.recurrence.project(action), self.posterior_embedding(embedding)
+        return PosteriorTape(self).forward(latent, widened(projected), widened(embedded), noise)[0]
 
     @torch.no_grad()
     def imagine_step(self, latent: Latent, action: Tensor, noise: Tensor) -> Latent:
@@ -82,7 +85,9 @@ class RSSM(nn.Module):
             Latent states ``(L, B, ...)``; log-probabilities of posterior and prior ``(L, B, stoch, classes)``.
         """
         action = torch.cat([torch.zeros_like(action[:1]), action[1:]])
-        projected, embedded = self.recurrence.project(action), self.posterior_embedding(embedding)
+        with mixed(action.device, self.bf16):
+            projected, embedded = self.recurrence.project(action), self.posterior_embedding(embedding)
+        projected, embedded = widened(projected), widened(embedded)
         trained = [*self.recurrence.stepped(), *self.posterior_deter.parameters()]
         trained += [*self.posterior_norm.parameters(), *self.posterior_head.parameters()]
         deter, stoch, logits = _Observe.apply(self, projected, embedded, noise, *trained)
@@ -114,13 +119,10 @@ class PriorTape:
     """Steps of the prior and back, without gradients of parameters: imagination trains none of them."""
 
     def __init__(self, rssm: RSSM) -> None:
-        layer = rssm.recurrence
-        self._action_in, self._core_action = (
-            ChainTape(layer.action_in, frozen=True),
-            LinearTape(layer.core_action, frozen=True),
-        )
-        self._recurrence = RecurrenceTape(layer, frozen=True)
-        self._head, self._sample = ChainTape(rssm.prior_head, frozen=True), SampleTape(rssm.size)
+        layer, how = rssm.recurrence, {"frozen": True, "bf16": rssm.bf16}
+        self._action_in, self._core_action = ChainTape(layer.action_in, **how), LinearTape(layer.core_action, **how)
+        self._recurrence = RecurrenceTape(layer, **how)
+        self._head, self._sample = ChainTape(rssm.prior_head, **how), SampleTape(rssm.size)
         self._widths = [rssm.size.deter, rssm.size.stoch_flat]
 
     def forward(self, latent: Latent, action: Tensor, noise: Tensor) -> Latent:
@@ -149,9 +151,10 @@ class PosteriorTape:
     """Steps of the posterior and back."""
 
     def __init__(self, rssm: RSSM) -> None:
-        self._recurrence = RecurrenceTape(rssm.recurrence)
-        self._deter, self._norm = LinearTape(rssm.posterior_deter), NormTape(rssm.posterior_norm)
-        self._head, self._sample = LinearTape(rssm.posterior_head), SampleTape(rssm.size)
+        self._recurrence = RecurrenceTape(rssm.recurrence, bf16=rssm.bf16)
+        self._deter = LinearTape(rssm.posterior_deter, bf16=rssm.bf16)
+        self._norm = NormTape(rssm.posterior_norm)
+        self._head, self._sample = LinearTape(rssm.posterior_head, bf16=rssm.bf16), SampleTape(rssm.size)
 
     def forward(self, latent: Latent, action: Tensor, embedded: Tensor, noise: Tensor) -> tuple[Latent, Tensor]:
         """The next latent state and its logits, after projected actions and embeddings; ``noise`` is uniform."""

@@ -4,6 +4,8 @@ Automatic differentiation of a loop over time spends most of a small model's upd
 every operation of every step, and a gradient of every weight at every step. A tape records what its layer's backward
 pass needs. Going back, from the last step to the first, carries gradients of activations alone; those of parameters
 are summed from many steps together, and not at all by a frozen tape. Nothing here is differentiable by autograd.
+
+With ``bf16`` the inputs of matrix products are bfloat16, and everything between them float32.
 """
 
 from __future__ import annotations
@@ -85,24 +87,27 @@ class _Sum:
 class LinearTape:
     """``nn.Linear``: ``(N, inputs)`` to ``(N, outputs)``."""
 
-    def __init__(self, layer: nn.Linear, *, frozen: bool = False) -> None:
-        self._layer = layer
-        self._weight, self._bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+    def __init__(self, layer: nn.Linear, *, frozen: bool = False, bf16: bool = False) -> None:
+        self._layer, self._bf16 = layer, bf16
+        self._weight = _input(layer.weight.detach(), bf16)
         self._columns = self._weight.t()
+        self._bias = None if layer.bias is None else layer.bias.detach()
         self._inputs: list[Tensor] = []
         self._sum = _Sum(self._parameters, off=frozen)
 
     def forward(self, x: Tensor) -> Tensor:
         """See ``Tape``."""
+        x = _input(x, self._bf16)
         self._inputs.append(x)
-        if self._bias is None:
-            return torch.mm(x, self._columns)
-        return torch.addmm(self._bias, x, self._columns)
+        if self._bf16:
+            y = torch.mm(x, self._columns).float()
+            return y if self._bias is None else y.add_(self._bias)
+        return torch.mm(x, self._columns) if self._bias is None else torch.addmm(self._bias, x, self._columns)
 
     def backward(self, gradient: Tensor) -> Tensor:
         """See ``Tape``."""
         self.end(gradient)
-        return torch.mm(gradient, self._weight)
+        return _output(torch.mm(_input(gradient, self._bf16), self._weight), self._bf16)
 
     def end(self, gradient: Tensor) -> None:
         """One step back where nothing wants the gradient of the input."""
@@ -113,7 +118,7 @@ class LinearTape:
         return dict(zip(self._layer.parameters(), self._sum.result(), strict=True))
 
     def _parameters(self, gradient: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-        weight = torch.mm(gradient.t(), x)
+        weight = _output(torch.mm(_input(gradient, self._bf16).t(), x), self._bf16)
         return (weight,) if self._bias is None else (weight, gradient.sum(0))
 
 
@@ -123,9 +128,9 @@ class BlockTape:
     Inputs are ``(N, inputs)``: with the blocks as the axis of a batch, no copy is needed to multiply them.
     """
 
-    def __init__(self, layer: BlockLinear, *, frozen: bool = False) -> None:
-        self._layer = layer
-        self._weight = layer.weight.detach()
+    def __init__(self, layer: BlockLinear, *, frozen: bool = False, bf16: bool = False) -> None:
+        self._layer, self._bf16 = layer, bf16
+        self._weight = _input(layer.weight.detach(), bf16)
         self._back = self._weight.transpose(1, 2)
         self._bias = layer.bias.detach().view(len(self._weight), 1, -1)
         self._inputs: list[Tensor] = []
@@ -133,21 +138,24 @@ class BlockTape:
 
     def forward(self, x: Tensor) -> Tensor:
         """See ``Tape``."""
-        x = block_major(x, len(self._weight))
+        x = block_major(_input(x, self._bf16), len(self._weight))
         self._inputs.append(x)
+        if self._bf16:
+            return torch.bmm(x, self._weight).float().add_(self._bias)
         return torch.baddbmm(self._bias, x, self._weight)
 
     def backward(self, gradient: Tensor) -> Tensor:
         """See ``Tape``."""
         self._sum.add(gradient, self._inputs.pop())
-        return torch.bmm(gradient, self._back)
+        return _output(torch.bmm(_input(gradient, self._bf16), self._back), self._bf16)
 
     def gradients(self) -> Gradients:
         """See ``Tape``."""
         return dict(zip((self._layer.weight, self._layer.bias), self._sum.result(), strict=True))
 
     def _parameters(self, gradient: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-        return torch.bmm(x.transpose(1, 2), gradient), gradient.sum(1).flatten()
+        weight = _output(torch.bmm(x.transpose(1, 2), _input(gradient, self._bf16)), self._bf16)
+        return weight, gradient.sum(1).flatten()
 
 
 class NormTape:
@@ -178,7 +186,8 @@ class NormTape:
         return dict(zip((self._norm.weight, self._norm.bias), self._sum.result(), strict=True))
 
     def _parameters(self, *recorded: Tensor) -> tuple[Tensor, ...]:
-        return self._norm_backward(*recorded, which=(False, True, True))[1:]
+        gradient, x, mean, rstd = recorded
+        return self._norm_backward(gradient, x, mean, rstd, (False, True, True))[1:]
 
     def _norm_backward(self, gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, which: tuple[bool, ...]) -> Any:
         return _layer_norm_backward(gradient, x, self._shape, mean, rstd, self._weight, self._bias, which)
@@ -187,12 +196,14 @@ class NormTape:
 class ChainTape:
     """Linear layers and their activations, one after the other (see ``nets.mlp``)."""
 
-    def __init__(self, layers: nn.Sequential, *, frozen: bool = False) -> None:
+    def __init__(self, layers: nn.Sequential, *, frozen: bool = False, bf16: bool = False) -> None:
         first, *others = layers
         assert isinstance(first, nn.Linear)
-        self._first = LinearTape(first, frozen=frozen)
+        self._first = LinearTape(first, frozen=frozen, bf16=bf16)
         self._others: list[Tape] = [
-            LinearTape(layer, frozen=frozen) if isinstance(layer, nn.Linear) else NormTape(layer, frozen=frozen)
+            LinearTape(layer, frozen=frozen, bf16=bf16)
+            if isinstance(layer, nn.Linear)
+            else NormTape(layer, frozen=frozen)
             for layer in others
             if isinstance(layer, nn.Linear | NormSiLU)
         ]
@@ -221,6 +232,16 @@ class ChainTape:
         for tape in reversed(self._others):
             gradient = tape.backward(gradient)
         return gradient
+
+
+def _input(x: Tensor, bf16: bool) -> Tensor:
+    """An input of a matrix product."""
+    return x.bfloat16() if bf16 else x
+
+
+def _output(x: Tensor, bf16: bool) -> Tensor:
+    """What a matrix product gave, as it is handed on."""
+    return x.float() if bf16 else x
 
 
 def block_major(x: Tensor, blocks: int) -> Tensor:

@@ -5,7 +5,7 @@ With all switches off this is the agent that learns from scratch: the same code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +36,9 @@ from wpt_bench.wpt.guidance import ClonedPrior, Window, clone_prior, draw_window
 from wpt_bench.wpt.parts import load_world_model, pack, unpack
 from wpt_bench.wpt.retrieval import candidates, nearest_episodes, random_episodes
 from wpt_bench.wpt.settings import Settings
+
+TOGETHER = 50
+"""First observations that retrieval encodes at a time."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class WPTAgent:
         self.context, self.settings, self.switches = context, settings, switches
         task, device = context.task, context.device
         torch.manual_seed(episode_seed(context.seed, "agent", 0))  # initial weights
-        self.world_model = WorldModel(settings.world_model, context.observation, STATE_PAD, ACTION_PAD).to(device)
+        self.world_model = _world_model(context).to(device)
         feature = settings.world_model.feature
         self.reward = head(feature, settings.units, 2, TWO_HOT_BINS).to(device)
         self.behaviour = Behaviour(settings, device)
@@ -124,17 +127,19 @@ class WPTAgent:
         if self.switches.random_replay:
             return random_episodes(indices, count, episode_seed(self.context.seed, "retrieval", 1))
         # Always the frozen pre-trained encoder: arms without pre-training differ in the weights they start from alone.
-        encoder = WorldModel(self.settings.world_model, self.context.observation, STATE_PAD, ACTION_PAD)
+        encoder = _world_model(self.context).to(self.context.device)
         load_world_model(encoder, self.context.pretrained)
 
         @torch.no_grad()
-        def embed(observation: NDArray[Any], units: Units) -> NDArray[np.float32]:
-            padded = self._pad(observation[None], units)
-            return encoder.encode(encoder.prepare(padded))[0].numpy()
+        def embed(first: Iterable[Tensor]) -> NDArray[np.float32]:
+            return encoder.encode(encoder.prepare(torch.cat(list(first)).to(self.context.device))).cpu().numpy()
 
-        keys = np.stack([embed(np.asarray(episodes[i].observation[0]), episodes[i].units) for i in indices])
-        query = embed(self.context.initial_observation, self.context.units)
-        return nearest_episodes(query, keys, indices, count)
+        found = [
+            embed(self._pad(np.asarray(episodes[i].observation[0])[None], episodes[i].units) for i in part)
+            for part in (indices[start : start + TOGETHER] for start in range(0, len(indices), TOGETHER))
+        ]
+        query = embed([self._pad(self.context.initial_observation[None], self.context.units)])
+        return nearest_episodes(query[0], np.concatenate(found), indices, count)
 
     def _open_rehearsal(self) -> None:
         if self.switches.rehearsal and self.retrieved:
@@ -298,3 +303,7 @@ class WPTAgent:
         self.retrieved = list(state["retrieved"])
         self.updates = state["updates"]
         self._open_rehearsal()
+
+
+def _world_model(context: AgentContext) -> WorldModel:
+    return WorldModel(context.settings.world_model, context.observation, STATE_PAD, ACTION_PAD, context.precision)

@@ -85,7 +85,7 @@ class Behaviour:
         draws = torch.randn((*noise.shape[:2], ACTION_PAD), generator=generator, device=mask.device)
         weight = DISCOUNT ** torch.arange(steps, device=mask.device).unsqueeze(-1)
 
-        dynamics, actor = PriorTape(rssm), ChainTape(self.actor)
+        dynamics, actor = PriorTape(rssm), ChainTape(self.actor, bf16=rssm.bf16)
         latent, features, raw = start, [start.feature], []
         with torch.no_grad():
             for uniform, draw in zip(noise.unbind(), draws.unbind(), strict=True):
@@ -94,7 +94,7 @@ class Behaviour:
                 features.append(latent.feature)
             feature = torch.cat(features)
         reached = feature[len(start.deter) :].split(PIECE)
-        reward_tape, value_tape = ChainTape(reward, frozen=True), ChainTape(self.slow_critic, frozen=True)
+        reward_tape, value_tape = (ChainTape(net, frozen=True, bf16=rssm.bf16) for net in (reward, self.slow_critic))
         reward_logits = [reward_tape.forward(piece).requires_grad_() for piece in reached]
         value_logits = [value_tape.forward(piece).requires_grad_() for piece in reached]
         rewards, values = (
@@ -121,7 +121,7 @@ class Behaviour:
             actor.end(gradient)
         actor_norm = self._actor_optimizer.apply(actor.gradients())
 
-        critic_loss = self._update_critic(feature[: -len(start.deter)], returns.detach(), weight)
+        critic_loss = self._update_critic(feature[: -len(start.deter)], returns.detach(), weight, rssm.bf16)
         return {
             "actor_loss": -(gain + bonus).detach(),
             "critic_loss": critic_loss,
@@ -131,8 +131,8 @@ class Behaviour:
             "actor_gradient": actor_norm,
         }
 
-    def _update_critic(self, feature: Tensor, returns: Tensor, weight: Tensor) -> Tensor:
-        critic, losses = ChainTape(self.critic), []
+    def _update_critic(self, feature: Tensor, returns: Tensor, weight: Tensor, bf16: bool) -> Tensor:
+        critic, losses = ChainTape(self.critic, bf16=bf16), []
         weight = weight.expand_as(returns).flatten() / returns.numel()
         pieces = (part.split(PIECE) for part in (feature, returns.flatten(), weight))
         for of_feature, target, share in zip(*pieces, strict=True):

@@ -12,7 +12,7 @@ from torch import Tensor
 from wpt_bench.data.sequences import Batch, SequenceSampler
 from wpt_bench.data.views import EpisodeView
 from wpt_bench.profiles import Pretraining
-from wpt_bench.protocol import ACTION_PAD, STATE_PAD, ObservationKind, episode_seed
+from wpt_bench.protocol import ACTION_PAD, STATE_PAD, ObservationKind, Precision, episode_seed
 from wpt_bench.world_model.config import WorldModelSize
 from wpt_bench.world_model.model import WorldModel
 from wpt_bench.world_model.optimizer import Optimizer
@@ -32,11 +32,12 @@ class Pretrainer:
         size: WorldModelSize,
         settings: Pretraining,
         observation: ObservationKind,
+        precision: Precision,
         seed: int,
         device: str,
     ) -> None:
         torch.manual_seed(episode_seed(seed, "agent", 0))  # initial weights
-        self.world_model = WorldModel(size, observation, STATE_PAD, ACTION_PAD).to(device)
+        self.world_model = WorldModel(size, observation, STATE_PAD, ACTION_PAD, precision).to(device)
         self._optimizer = Optimizer(
             self.world_model.parameters(),
             learning_rate=settings.learning_rate,
