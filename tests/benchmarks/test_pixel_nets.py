@@ -5,15 +5,15 @@ so that whatever else the machine does slows down both.
 """
 
 import statistics
-import time
 from functools import partial
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from world_model.plain import plain_decoder, plain_encoder
 
+from benchmarks.measure import products_per_second, seconds
 from wpt_bench.world_model.config import WorldModelSize
 from wpt_bench.world_model.convolution import ConvDecoder, ConvEncoder, scale_frames, squared_error
 from wpt_bench.world_model.nets import initialise
@@ -42,40 +42,15 @@ def ours(nets: Nets, dtype: torch.dtype) -> Tensor:
 def plain(nets: Nets, dtype: torch.dtype) -> Tensor:
     """Torch's layers, one after the other."""
     image = nets.frames.movedim(-1, -3).float() / 255 - 0.5
-    embedding = plain_layers(nets.encoder.layers, image)
-    prediction = plain_layers(
-        nets.decoder.layers, (nets.decoder.deter(nets.deter) + nets.decoder.stoch(nets.stoch))[:, :, None, None]
-    )
+    embedding = plain_encoder(nets.encoder, image)
+    prediction = plain_decoder(nets.decoder, nets.deter, nets.stoch)
     return ((prediction - image) ** 2).flatten(1).sum(1).mean() + (embedding.float() ** 2).mean()
-
-
-def plain_layers(layers: nn.Sequential, x: Tensor) -> Tensor:
-    for layer in layers:
-        if isinstance(layer, nn.ConvTranspose2d):
-            x = F.conv_transpose2d(x, layer.weight, layer.bias, stride=2)
-        elif isinstance(layer, nn.Conv2d):
-            x = F.conv2d(x, layer.weight, stride=2)
-        else:
-            x = F.silu(layer.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-    return x
 
 
 def gradients(way, nets: Nets, dtype: torch.dtype) -> tuple[Tensor, ...]:
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         loss = way(nets, dtype)
     return torch.autograd.grad(loss, list(nets.parameters()))
-
-
-def seconds(call) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
-def multiplications_per_second(dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a large matrix product: the best of ten."""
-    a, b = torch.randn(2, 2048, 2048).to(dtype)
-    return 2 * 2048**3 / min(seconds(partial(torch.mm, a, b)) for _ in range(10))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.05)])
@@ -99,7 +74,7 @@ def test_encoder_and_decoder(benchmark, dtype, tolerance):
         gradients(plain, nets, dtype)
     median = statistics.median(references[-ROUNDS:])
     benchmark.extra_info.update(
-        floor=flops.get_total_flops() / multiplications_per_second(dtype),
+        floor=flops.get_total_flops() / products_per_second(dtype),
         floor_of=f"{flops.get_total_flops() / 1e9:.1f} GFLOP at the rate of a large {dtype} matrix product",
         reference=median,
         ratio=median / benchmark.stats.stats.median,

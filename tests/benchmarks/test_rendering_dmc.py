@@ -6,8 +6,8 @@ import sys
 
 import numpy as np
 import pytest
-from empty_scene import seconds_of_an_empty_picture
 
+from benchmarks.empty_scene import seconds_of_an_empty_picture
 from wpt_bench.protocol import UserError
 from wpt_bench.suites.dmc import SUITE
 from wpt_bench.suites.rendering import choose_backend

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from empty_scene import seconds_of_an_empty_picture
 
+from benchmarks.empty_scene import seconds_of_an_empty_picture
 from wpt_bench.suites.metaworld import SUITE
 from wpt_bench.suites.rendering import choose_backend
 

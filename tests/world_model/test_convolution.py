@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from world_model.plain import plain_layers
 from wpt_bench.world_model.config import WorldModelSize
 from wpt_bench.world_model.convolution import (
     CentredConv2d,
@@ -24,18 +24,6 @@ EXACT, ROUNDED = 1e-5, 0.05
 precisions = pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, EXACT), (torch.bfloat16, ROUNDED)], ids=["float32", "bfloat16"]
 )
-
-
-def plain_layers(layers: nn.Sequential, x: Tensor) -> Tensor:
-    for layer in layers:
-        if isinstance(layer, nn.ConvTranspose2d):
-            x = F.conv_transpose2d(x, layer.weight, layer.bias, stride=2)
-        elif isinstance(layer, nn.Conv2d):
-            x = F.conv2d(x, layer.weight, layer.bias, stride=2)
-        else:
-            normed = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), layer.norm.weight, layer.norm.bias, 1e-3)
-            x = F.silu(normed.permute(0, 3, 1, 2))
-    return x
 
 
 def randomise(module: nn.Module) -> None:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
+from world_model.plain import plain_decoder, plain_encoder
 
 from wpt_bench.protocol import ACTION_PAD, DISCOUNT, episode_seed
 from wpt_bench.world_model.functional import TWO_HOT_BINS, TWO_HOT_RANGE, UNIMIX, symexp, symlog
@@ -76,7 +77,10 @@ def world_model_loss(
     """The loss and the features ``(L, B, feature)`` of the posteriors."""
     rssm, (length, batch) = model.rssm, action.shape[:2]
     noise = rssm.noise((length, batch), generator)
-    embedding = model.encode(observation)
+    pixels = model.observation == "pixels"
+    flat = observation.flatten(0, 1)
+    embedding = plain_encoder(model.encoder, flat) if pixels else model.encoder(flat)
+    embedding = embedding.unflatten(0, (length, batch))
     state: State = tuple(rssm.initial(batch))
     posteriors, priors, deters, stochs = [], [], [], []
     for step in range(length):
@@ -89,7 +93,9 @@ def world_model_loss(
         deters.append(deter)
         stochs.append(state[1])
     deter, stoch = torch.stack(deters), torch.stack(stochs)
-    decoded = model.decoder(deter.flatten(0, 1), stoch.flatten(0, 1)).unflatten(0, (length, batch))
+    latents = deter.flatten(0, 1), stoch.flatten(0, 1)
+    decoded = plain_decoder(model.decoder, *latents) if pixels else model.decoder(*latents)
+    decoded = decoded.unflatten(0, (length, batch))
     error = (decoded - observation) ** 2
     reconstruction = (error if mask is None else error * mask).flatten(2).sum(-1).mean()
 
