@@ -126,3 +126,8 @@ def lambda_return(reward: Tensor, value: Tensor, discount: float, lam: float) ->
     following = discount * (1 - lam) * decay
     following[:, -1] += discount * lam * decay[:, -1]
     return decay @ reward + following @ value
+
+
+def to_floats(metrics: dict[str, Tensor]) -> dict[str, float]:
+    """Scalars as numbers, all in one transfer from their device."""
+    return dict(zip(metrics, torch.stack(list(metrics.values())).tolist(), strict=True))

@@ -26,7 +26,7 @@ from wpt_bench.protocol import (
     Units,
     episode_seed,
 )
-from wpt_bench.world_model.functional import TWO_HOT_BINS, two_hot_loss
+from wpt_bench.world_model.functional import TWO_HOT_BINS, to_floats, two_hot_loss
 from wpt_bench.world_model.model import WorldModel
 from wpt_bench.world_model.nets import head
 from wpt_bench.world_model.optimizer import Optimizer
@@ -228,7 +228,7 @@ class WPTAgent:
         start = self._starts(latents, generator)
         metrics |= self.behaviour.update(self.world_model.rssm, self.reward, start, self._action_mask, generator)
         self.updates += 1
-        return {name: float(value) for name, value in metrics.items()}
+        return to_floats(metrics)
 
     def _sample(self, rng: np.random.Generator) -> tuple[Batch, Batch | None]:
         settings = self.settings

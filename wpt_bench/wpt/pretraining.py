@@ -14,6 +14,7 @@ from wpt_bench.data.views import EpisodeView
 from wpt_bench.profiles import Pretraining
 from wpt_bench.protocol import ACTION_PAD, STATE_PAD, ObservationKind, Precision, episode_seed
 from wpt_bench.world_model.config import WorldModelSize
+from wpt_bench.world_model.functional import to_floats
 from wpt_bench.world_model.model import WorldModel
 from wpt_bench.world_model.optimizer import Optimizer
 from wpt_bench.wpt.parts import Parts, pack, unpack
@@ -58,7 +59,7 @@ class Pretrainer:
         loss = self.world_model.loss(*_tensors(self.world_model, batch, self._device), generator)
         self._optimizer.step(loss.loss)
         self.updates += 1
-        return {name: float(value) for name, value in loss.metrics.items()}
+        return to_floats(loss.metrics)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer and the number of updates, flat."""
@@ -79,7 +80,7 @@ def validation_loss(
     arrays = sampler.sample(batch, np.random.default_rng(seed))
     generator = torch.Generator(device).manual_seed(seed)
     loss = model.loss(*_tensors(model, arrays, device), generator)
-    return {name: float(value) for name, value in loss.metrics.items()}
+    return to_floats(loss.metrics)
 
 
 def open_loop_error(
