@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import msgspec
 import pytest
 
 from running import small
 from wpt_bench import profiles, registry
 from wpt_bench.protocol import UserError
+from wpt_bench.records import digest
 from wpt_bench.running.plan import identities, select
 
 
@@ -54,3 +56,13 @@ def test_a_method_is_refused_observations_it_cannot_learn_from(monkeypatch: pyte
     monkeypatch.setattr(registry, "method", lambda name: blind)
     with pytest.raises(UserError, match="dreamer learns from pixels and the profile 'small' has state observations"):
         small.selection(("dreamer",))
+
+
+def test_precision_is_part_of_what_a_run_and_a_pre_training_are() -> None:
+    """So neither weights nor scores of two precisions are taken for one another."""
+    profile = profiles.load("quick")
+    assert profile.precision == "fp32"
+    other = msgspec.structs.replace(profile, precision="bf16")
+    one, two = (identities(select("dmc", each), "digest")[1] for each in (profile, other))
+    assert (one.protocol["precision"], two.protocol["precision"]) == ("fp32", "bf16")
+    assert digest(one) != digest(two) and one.stage is not None and one.stage != two.stage

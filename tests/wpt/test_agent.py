@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from wpt.toy import SETTINGS, SIZE, STEPS, fill, silent, write_weights
+from wpt.toy import LEARNING, SETTINGS, SIZE, STEPS, fill, learn, silent, write_weights
 from wpt.toy import agent as make
 from wpt_bench.protocol import ACTION_PAD, UserError
 from wpt_bench.world_model.config import WorldModelSize
@@ -171,33 +171,6 @@ def test_pretraining_without_weights_says_what_to_run() -> None:
 
 def test_the_agent_learns_a_toy_task_from_imagination() -> None:
     """Move a point to the origin in the plane: after 300 updates the return beats random play by a wide margin."""
-    torch.manual_seed(0)
-    settings = msgspec.structs.replace(
-        SETTINGS, batch=16, length=16, horizon=8, starts=128, entropy=1e-3, model_lr=2e-3, actor_critic_lr=2e-3
-    )
-    agent = make(NONE, None, settings=settings, budget=2 * STEPS * 20)
-    rng = np.random.default_rng(0)
-
-    def play(evaluation: bool, seed: int) -> float:
-        state = rng.uniform(-1, 1, 3).astype(np.float32)
-        state[2] = 0
-        carry = agent.begin(1, seed=seed, evaluation=evaluation)
-        if not evaluation:
-            agent.observe(state.copy(), None, 0.0)
-        total = 0.0
-        for _ in range(STEPS):
-            action, carry = agent.act(carry, state[None], evaluation=evaluation)
-            state[:2] = np.clip(state[:2] + 0.25 * action[0], -1, 1)
-            reward = 1.0 - float(np.linalg.norm(state[:2]))
-            total += reward
-            if not evaluation:
-                agent.observe(state.copy(), action[0], reward)
-        return total
-
-    random_play = np.mean([play(False, seed) for seed in range(2)])  # warm-up: uniform actions
-    for index in range(18):
-        for _ in range(17):
-            agent.update()
-        play(False, 100 + index)
-    trained = np.mean([play(True, seed) for seed in range(200, 210)])
+    agent = make(NONE, None, settings=LEARNING, budget=2 * STEPS * 20)
+    random_play, trained = learn(agent, agent.update, seed=0)
     assert trained > 0.75 * STEPS > 1.4 * random_play, (trained, random_play)

@@ -2,12 +2,13 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
 from wpt.straightforward import Straightforward, world_model_loss
-from wpt.test_agent import NONE, fill
-from wpt.toy import SETTINGS, agent
+from wpt.test_agent import NONE
+from wpt.toy import LEARNING, SETTINGS, STEPS, agent, fill, learn
 from wpt_bench.protocol import ACTION_PAD, STATE_PAD
 from wpt_bench.world_model.config import WorldModelSize
 from wpt_bench.world_model.model import WorldModel
@@ -95,3 +96,16 @@ def test_an_agent_in_bfloat16_keeps_weights_and_metrics_in_float32() -> None:
     metrics = [made.update() for made in (one, other)]
     assert all(value.dtype == torch.float32 for _, value in _weights(other))
     assert metrics[1] == pytest.approx(metrics[0], rel=0.05, abs=0.05) and metrics[1] != metrics[0]
+
+
+@pytest.mark.slow
+def test_learning_is_the_same_with_the_straightforward_update() -> None:
+    """The same seeds, whose float errors soon part them: neither learns better on average, and both learn."""
+    ends = []
+    for seed in range(4):
+        fast, plain = (agent(NONE, None, LEARNING, budget=2 * STEPS * 20, seed=seed) for _ in range(2))
+        ends.append([learn(fast, fast.update, seed)[1], learn(plain, Straightforward(plain).update, seed)[1]])
+    differences = np.subtract(*np.transpose(ends))
+    deviation = differences.std(ddof=1) / np.sqrt(len(differences))
+    assert np.max(ends, axis=0).min() > 0.65 * STEPS, ends
+    assert abs(differences.mean()) < 2.5 * deviation + 0.01 * STEPS, ends

@@ -1,9 +1,11 @@
 """A toy task, its offline episodes, and an agent for it: small enough that a test takes a second."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -107,3 +109,37 @@ def fill(agent: WPTAgent, count: int = 2) -> None:
         for step in range(STEPS + 1):
             action = rng.uniform(-1, 1, 2).astype(np.float32) if step else None
             agent.observe(rng.normal(size=3).astype(np.float32), action, float(step > 0))
+
+
+LEARNING = msgspec.structs.replace(
+    SETTINGS, batch=16, length=16, horizon=8, starts=128, entropy=1e-3, model_lr=2e-3, actor_critic_lr=2e-3
+)
+"""Settings with which 300 updates are enough for ``learn``."""
+
+
+def learn(agent: WPTAgent, update: Callable[[], object], seed: int) -> tuple[float, float]:
+    """Moves a point to the origin of the plane, for 20 episodes; mean returns of random play and after training."""
+    rng = np.random.default_rng(seed)
+
+    def play(evaluation: bool, episode: int) -> float:
+        state = rng.uniform(-1, 1, 3).astype(np.float32)
+        state[2] = 0
+        carry = agent.begin(1, seed=episode, evaluation=evaluation)
+        if not evaluation:
+            agent.observe(state.copy(), None, 0.0)
+        total = 0.0
+        for _ in range(STEPS):
+            action, carry = agent.act(carry, state[None], evaluation=evaluation)
+            state[:2] = np.clip(state[:2] + 0.25 * action[0], -1, 1)
+            reward = 1.0 - float(np.linalg.norm(state[:2]))
+            total += reward
+            if not evaluation:
+                agent.observe(state.copy(), action[0], reward)
+        return total
+
+    random_play = float(np.mean([play(False, episode) for episode in range(2)]))  # warm-up: uniform actions
+    for index in range(18):
+        for _ in range(17):
+            update()
+        play(False, 100 + index)
+    return random_play, float(np.mean([play(True, episode) for episode in range(200, 210)]))
