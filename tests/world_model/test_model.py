@@ -53,14 +53,14 @@ def _plain_step(layer: Recurrence, latent: Latent, action: Tensor) -> Tensor:
     for block in range(layer.blocks):
         rows = slice(block * width, (block + 1) * width)
         own = latent.deter[:, rows] @ layer.core_deter.weight[block]
-        core.append(inputs @ shared[rows].T + own + layer.core_deter.bias[rows])
+        core.append(inputs @ shared[rows].T + own + layer.core_action.bias[rows])
     hidden = layer.core_norm(torch.cat(core, -1))
     resets, candidates, updates = [], [], []
     for block in range(layer.blocks):
         rows = slice(block * width, (block + 1) * width)
         bias = layer.gates.bias[3 * block * width : 3 * (block + 1) * width]
         gates = hidden[:, rows] @ layer.gates.weight[block] + bias
-        for part, gate in zip((resets, candidates, updates), gates.chunk(3, -1), strict=True):
+        for part, gate in zip((resets, updates, candidates), gates.chunk(3, -1), strict=True):
             part.append(gate)
     reset, candidate, update = (torch.cat(part, -1) for part in (resets, candidates, updates))
     candidate = torch.tanh(torch.sigmoid(reset) * candidate)

@@ -62,7 +62,7 @@ def recur(rssm: RSSM, state: State, action: Tensor) -> Tensor:
     core = layer.core_latent(torch.cat([layer.stoch_in(stoch), layer.deter_in(deter)], -1))
     core = layer.core_norm(core + layer.core_action(layer.action_in(action)) + layer.core_deter(deter))
     gates = layer.gates(core).unflatten(-1, (layer.blocks, 3, -1))
-    reset, candidate, update = (gates[:, :, i].flatten(1) for i in range(3))
+    reset, update, candidate = (gates[:, :, i].flatten(1) for i in range(3))
     update = torch.sigmoid(update - 1)
     return update * torch.tanh(torch.sigmoid(reset) * candidate) + (1 - update) * deter
 

@@ -112,7 +112,7 @@ def fill(agent: WPTAgent, count: int = 2) -> None:
 
 
 LEARNING = msgspec.structs.replace(
-    SETTINGS, batch=16, length=16, horizon=8, starts=128, entropy=1e-3, model_lr=2e-3, actor_critic_lr=2e-3
+    SETTINGS, batch=16, length=16, horizon=8, starts=128, entropy=1e-3, model_lr=4e-3, actor_critic_lr=2e-3
 )
 """Settings with which 300 updates are enough for ``learn``."""
 

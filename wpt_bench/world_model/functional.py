@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -83,11 +84,18 @@ def sample_one_hot(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The sample and the probabilities before mixing, both float ``(..., classes)``.
     """
-    classes = logits.shape[-1]
     probs = F.softmax(logits, -1)
-    shares = torch.add(torch.full_like(probs[..., :1], UNIMIX / classes), probs, alpha=1 - UNIMIX).cumsum(-1)
-    picked = torch.searchsorted(shares, uniform.unsqueeze(-1), right=True).clamp_(max=classes - 1)
+    shares = torch.add(_uniform_shares(probs.shape[-1], probs.device, probs.dtype), probs.cumsum(-1), alpha=1 - UNIMIX)
+    picked = torch.searchsorted(shares, uniform.unsqueeze(-1), right=True)
     return torch.zeros_like(probs).scatter_(-1, picked, 1.0), probs
+
+
+@lru_cache
+def _uniform_shares(classes: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The uniform distribution's part of the cumulative shares; the last one is out of reach of any uniform number."""
+    shares = UNIMIX / classes * torch.arange(1, classes + 1, device=device, dtype=dtype)
+    shares[-1] = 2.0
+    return shares
 
 
 def sample_one_hot_backward(gradient: Tensor, probs: Tensor) -> Tensor:

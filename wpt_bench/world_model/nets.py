@@ -27,16 +27,17 @@ class NormSiLU(nn.Module):
 class BlockLinear(nn.Module):
     """A linear layer whose matrix is block-diagonal: ``(N, inputs)`` to ``(N, outputs)``."""
 
-    def __init__(self, inputs: int, outputs: int, blocks: int) -> None:
+    def __init__(self, inputs: int, outputs: int, blocks: int, *, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(blocks, inputs // blocks, outputs // blocks))
-        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Block ``b`` of the outputs sees block ``b`` of the inputs only."""
         blocks, width, _ = self.weight.shape
         y = torch.bmm(x.view(-1, blocks, width).transpose(0, 1), self.weight)
-        return y.transpose(0, 1).reshape(len(x), -1) + self.bias
+        y = y.transpose(0, 1).reshape(len(x), -1)
+        return y if self.bias is None else y + self.bias
 
 
 def mixed(device: torch.device, bf16: bool) -> torch.autocast:

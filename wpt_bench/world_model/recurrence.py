@@ -25,11 +25,11 @@ class Recurrence(nn.Module):
         self.deter_in = mlp(size.deter, hidden, 1, None)
         # Every block of the GRU's input sees all three projections and its own block of the state: a dense matrix for
         # the former, a block-diagonal one for the latter. The action's columns stand apart to be applied once.
-        self.core_action = nn.Linear(hidden, size.deter, bias=False)
+        self.core_action = nn.Linear(hidden, size.deter)
         self.core_latent = nn.Linear(2 * hidden, size.deter, bias=False)
-        self.core_deter = BlockLinear(size.deter, size.deter, size.blocks)
+        self.core_deter = BlockLinear(size.deter, size.deter, size.blocks, bias=False)
         self.core_norm = NormSiLU(size.deter)
-        self.gates = BlockLinear(size.deter, 3 * size.deter, size.blocks)
+        self.gates = BlockLinear(size.deter, 3 * size.deter, size.blocks)  # of each block: reset, update, candidate
 
     def project(self, action: Tensor) -> Tensor:
         """Padded actions ``(..., action)`` as the recurrence takes them: ``(..., deter)``, for all steps at once."""
@@ -51,7 +51,12 @@ class RecurrenceTape:
         self._core_latent = LinearTape(layer.core_latent, frozen=frozen, bf16=bf16)
         self._core_deter = BlockTape(layer.core_deter, frozen=frozen, bf16=bf16)
         self._core_norm = NormTape(layer.core_norm, frozen=frozen)
-        self._gates = BlockTape(layer.gates, frozen=frozen, bf16=bf16)
+        width = layer.gates.weight.shape[1]
+        self._parts = [2 * width, width]
+        # Update gates start almost closed: 1 is taken from what opens them.
+        offset = layer.gates.weight.new_zeros(3 * width)
+        offset[width : 2 * width] = -1
+        self._gates = BlockTape(layer.gates, offset=offset, frozen=frozen, bf16=bf16)
         self._tapes = (
             self._stoch_in,
             self._deter_in,
@@ -65,26 +70,29 @@ class RecurrenceTape:
     def forward(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
         """The next deterministic state ``(N, deter)`` after projected actions ``(N, deter)``."""
         projected = torch.cat([self._stoch_in.forward(stoch), self._deter_in.forward(deter)], -1)
-        core = self._core_latent.forward(projected).add_(action)
+        core = self._core_latent.forward(projected, plus=action)
         block_major(core, self._blocks).add_(self._core_deter.forward(deter))
-        reset, candidate, update = self._gates.forward(self._core_norm.forward(core)).chunk(3, -1)
-        before = block_major(deter, self._blocks)
-        reset, update = torch.sigmoid(reset), torch.sigmoid(update - 1)
-        proposed = torch.sigmoid(2 * reset * candidate).mul_(2).sub_(1)  # tanh, in a fifth of its time
-        self._saved.append((before, reset, candidate, update, proposed))
+        opened, candidate = self._gates.forward(self._core_norm.forward(core)).split_with_sizes(self._parts, -1)
+        opened, before = torch.sigmoid(opened), block_major(deter, self._blocks)
+        reset, update = opened.chunk(2, -1)
+        proposed = torch.mul(reset, candidate).mul_(2).sigmoid_().mul_(2).sub_(1)  # tanh, in a fifth of its time
+        self._saved.append((before, opened, candidate, proposed))
         return row_major(torch.lerp(before, proposed, update))
 
     def backward(self, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From the gradient of the last state to those of the state, stochastic state and projected action before."""
-        before, reset, candidate, update, proposed = self._saved.pop()
+        before, opened, candidate, proposed = self._saved.pop()
+        reset, update = opened.chunk(2, -1)
         out = block_major(gradient, self._blocks)
         to_proposed = out * update
         gates = torch.empty((*out.shape[:2], 3 * out.shape[2]), device=out.device, dtype=out.dtype)
-        to_reset, to_candidate, to_update = gates.chunk(3, -1)
+        to_opened, to_candidate = gates.split_with_sizes(self._parts, -1)
+        to_reset, to_update = to_opened.chunk(2, -1)
         inner = _tanh_backward(to_proposed, proposed)
         torch.mul(inner, reset, out=to_candidate)
-        _sigmoid_backward(inner * candidate, reset, grad_input=to_reset)
-        _sigmoid_backward(out * (proposed - before), update, grad_input=to_update)
+        torch.mul(inner, candidate, out=to_reset)
+        torch.mul(out, proposed - before, out=to_update)
+        _sigmoid_backward(to_opened, opened, grad_input=to_opened)
         to_core = self._core_norm.backward(row_major(self._gates.backward(gates)))
         to_deter = (out - to_proposed).add_(self._core_deter.backward(block_major(to_core, self._blocks)))
         to_stoch_in, to_deter_in = self._core_latent.backward(to_core).chunk(2, -1)

@@ -95,14 +95,15 @@ class LinearTape:
         self._inputs: list[Tensor] = []
         self._sum = _Sum(self._parameters, off=frozen)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """See ``Tape``."""
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """See ``Tape``; a layer without bias takes ``plus`` instead, ``(N, outputs)``."""
         x = _input(x, self._bf16)
         self._inputs.append(x)
+        plus = self._bias if plus is None else plus
         if self._bf16:
             y = torch.mm(x, self._columns).float()
-            return y if self._bias is None else y.add_(self._bias)
-        return torch.mm(x, self._columns) if self._bias is None else torch.addmm(self._bias, x, self._columns)
+            return y if plus is None else y.add_(plus)
+        return torch.mm(x, self._columns) if plus is None else torch.addmm(plus, x, self._columns)
 
     def backward(self, gradient: Tensor) -> Tensor:
         """See ``Tape``."""
@@ -125,14 +126,19 @@ class LinearTape:
 class BlockTape:
     """A block-diagonal linear layer. Outputs, and their gradients, are block-major: ``(blocks, N, outputs / blocks)``.
 
-    Inputs are ``(N, inputs)``: with the blocks as the axis of a batch, no copy is needed to multiply them.
+    Inputs are ``(N, inputs)``: with the blocks as the axis of a batch, no copy is needed to multiply them. ``offset``
+    ``(outputs / blocks)`` is a constant added to every block's bias.
     """
 
-    def __init__(self, layer: BlockLinear, *, frozen: bool = False, bf16: bool = False) -> None:
+    def __init__(
+        self, layer: BlockLinear, *, offset: Tensor | None = None, frozen: bool = False, bf16: bool = False
+    ) -> None:
         self._layer, self._bf16 = layer, bf16
         self._weight = _input(layer.weight.detach(), bf16)
         self._back = self._weight.transpose(1, 2)
-        self._bias = layer.bias.detach().view(len(self._weight), 1, -1)
+        self._bias = None if layer.bias is None else layer.bias.detach().view(len(self._weight), 1, -1)
+        if self._bias is not None and offset is not None:
+            self._bias = self._bias + offset
         self._inputs: list[Tensor] = []
         self._sum = _Sum(self._parameters, axis=1, off=frozen)
 
@@ -141,8 +147,9 @@ class BlockTape:
         x = block_major(_input(x, self._bf16), len(self._weight))
         self._inputs.append(x)
         if self._bf16:
-            return torch.bmm(x, self._weight).float().add_(self._bias)
-        return torch.baddbmm(self._bias, x, self._weight)
+            y = torch.bmm(x, self._weight).float()
+            return y if self._bias is None else y.add_(self._bias)
+        return torch.bmm(x, self._weight) if self._bias is None else torch.baddbmm(self._bias, x, self._weight)
 
     def backward(self, gradient: Tensor) -> Tensor:
         """See ``Tape``."""
@@ -151,11 +158,11 @@ class BlockTape:
 
     def gradients(self) -> Gradients:
         """See ``Tape``."""
-        return dict(zip((self._layer.weight, self._layer.bias), self._sum.result(), strict=True))
+        return dict(zip(self._layer.parameters(), self._sum.result(), strict=True))
 
     def _parameters(self, gradient: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         weight = _output(torch.bmm(x.transpose(1, 2), _input(gradient, self._bf16)), self._bf16)
-        return weight, gradient.sum(1).flatten()
+        return (weight,) if self._bias is None else (weight, gradient.sum(1).flatten())
 
 
 class NormTape:

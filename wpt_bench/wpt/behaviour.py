@@ -90,7 +90,7 @@ class Behaviour:
         with torch.no_grad():
             for uniform, draw in zip(noise.unbind(), draws.unbind(), strict=True):
                 raw.append(actor.forward(features[-1]))
-                latent = dynamics.forward(latent, draw_action(raw[-1], draw, mask)[0], uniform)
+                latent = dynamics.forward(latent, draw_action(raw[-1], draw)[0] * mask, uniform)
                 features.append(latent.feature)
             feature = torch.cat(features)
         reached = feature[len(start.deter) :].split(PIECE)
@@ -103,7 +103,8 @@ class Behaviour:
         )
         returns = lambda_return(rewards, values, DISCOUNT, settings.lam)
         policy_raw = torch.stack(raw).requires_grad_()
-        action, entropy = draw_action(policy_raw, draws, mask)
+        action, mean, std = draw_action(policy_raw, draws)
+        entropy = -(normal_log_prob(action, mean, std) * mask).sum(-1)
         gain = (weight * returns / self._return_scale(returns.detach())).mean()
         bonus = settings.entropy * (weight * entropy).mean()
 
@@ -116,7 +117,7 @@ class Behaviour:
             ]
             of_feature = torch.cat(pieces[::-1]).view(steps, len(start.deter), -1)
             of_action = dynamics.backward_all(of_feature)
-        (of_raw,) = torch.autograd.grad([action, bonus], policy_raw, [of_action, None])
+        (of_raw,) = torch.autograd.grad([action, bonus], policy_raw, [of_action * mask, None])
         for gradient in reversed(of_raw.neg().unbind()):
             actor.end(gradient)
         actor_norm = self._actor_optimizer.apply(actor.gradients())
@@ -161,17 +162,15 @@ def policy(raw: Tensor) -> tuple[Tensor, Tensor]:
     return torch.tanh(mean), 0.9 * torch.sigmoid(std + 2.0) + 0.1
 
 
-def draw_action(raw: Tensor, draw: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """A sample of the policy and its entropy by that sample.
+def draw_action(raw: Tensor, draw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A sample of the policy from standard normal numbers, padded dimensions included; its mean and deviation.
 
     Args:
         raw: outputs of the actor, float ``(..., 2 * ACTION_PAD)``.
-        draw: standard normal, ``(..., ACTION_PAD)``.
-        mask: 1 at real dimensions of the action.
+        draw: float ``(..., ACTION_PAD)``.
 
     Returns:
-        Actions, zero at padded dimensions, float ``(..., ACTION_PAD)``; entropies ``(...)``.
+        Float ``(..., ACTION_PAD)`` each.
     """
     mean, std = policy(raw)
-    action = clamp_straight_through(mean + std * draw)
-    return action * mask, -(normal_log_prob(action, mean, std) * mask).sum(-1)
+    return clamp_straight_through(mean + std * draw), mean, std
