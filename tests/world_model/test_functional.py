@@ -144,3 +144,9 @@ def test_normal_log_prob_equals_torchs() -> None:
     x, mean, std = torch.randn(5), torch.randn(5), torch.rand(5) + 0.1
     expected = torch.distributions.Normal(mean, std).log_prob(x)
     assert f.normal_log_prob(x, mean, std).allclose(expected, atol=1e-6)
+
+
+def test_logits_that_are_not_numbers_give_probabilities_that_are_none() -> None:
+    """And no index out of range: the harness sees the loss and ends the run in a sentence."""
+    _, probs = f.sample_one_hot(torch.full((2, 3), torch.nan), torch.rand(2))
+    assert probs.isnan().all()

@@ -85,17 +85,16 @@ def sample_one_hot(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         The sample and the probabilities before mixing, both float ``(..., classes)``.
     """
     probs = F.softmax(logits, -1)
-    shares = torch.add(_uniform_shares(probs.shape[-1], probs.device, probs.dtype), probs.cumsum(-1), alpha=1 - UNIMIX)
-    picked = torch.searchsorted(shares, uniform.unsqueeze(-1), right=True)
+    classes = probs.shape[-1]
+    shares = torch.add(_uniform_shares(classes, probs.device, probs.dtype), probs.cumsum(-1), alpha=1 - UNIMIX)
+    picked = torch.searchsorted(shares, uniform.unsqueeze(-1), right=True).clamp_(max=classes - 1)
     return torch.zeros_like(probs).scatter_(-1, picked, 1.0), probs
 
 
 @lru_cache
 def _uniform_shares(classes: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The uniform distribution's part of the cumulative shares; the last one is out of reach of any uniform number."""
-    shares = UNIMIX / classes * torch.arange(1, classes + 1, device=device, dtype=dtype)
-    shares[-1] = 2.0
-    return shares
+    """The uniform distribution's part of the cumulative shares."""
+    return UNIMIX / classes * torch.arange(1, classes + 1, device=device, dtype=dtype)
 
 
 def sample_one_hot_backward(gradient: Tensor, probs: Tensor) -> Tensor:
