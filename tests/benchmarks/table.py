@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 COLUMNS = ("benchmark", "ours", "floor", "plain way", "ratio", "published", "the floor is")
@@ -22,7 +23,7 @@ def row(benchmark: dict[str, Any]) -> tuple[str, ...]:
     published = f"{info['published']:.3g} s, {info['published_ratio']:.2f}x" if "published" in info else ""
     ours = milliseconds(benchmark["stats"]["median"])
     times = milliseconds(info.get("floor")), milliseconds(info.get("reference"))
-    return benchmark["name"].removeprefix("test_"), ours, *times, ratio, published, info.get("floor_of", "")
+    return escape(benchmark["name"].removeprefix("test_")), ours, *times, ratio, published, info.get("floor_of", "")
 
 
 def main(path: Path) -> None:
