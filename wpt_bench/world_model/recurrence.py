@@ -42,7 +42,7 @@ class Recurrence(nn.Module):
 
 
 class RecurrenceTape:
-    """``Recurrence`` step after step, and back. The gradients of projected actions are kept for whoever wants them."""
+    """``Recurrence`` step after step, and back; actions come projected."""
 
     def __init__(self, layer: Recurrence, *, frozen: bool = False, bf16: bool = False) -> None:
         self._blocks = layer.blocks

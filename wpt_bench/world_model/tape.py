@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wpt_bench.world_model.nets import BlockLinear, NormSiLU
+from wpt_bench.world_model.nets import BlockLinear, NormSiLU, widened
 
 Gradients = dict[nn.Parameter, Tensor]
 _silu_backward: Any = torch.ops.aten.silu_backward.default
@@ -108,7 +108,7 @@ class LinearTape:
     def backward(self, gradient: Tensor) -> Tensor:
         """See ``Tape``."""
         self.end(gradient)
-        return _output(torch.mm(_input(gradient, self._bf16), self._weight), self._bf16)
+        return widened(torch.mm(_input(gradient, self._bf16), self._weight))
 
     def end(self, gradient: Tensor) -> None:
         """One step back where nothing wants the gradient of the input."""
@@ -119,7 +119,7 @@ class LinearTape:
         return dict(zip(self._layer.parameters(), self._sum.result(), strict=True))
 
     def _parameters(self, gradient: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-        weight = _output(torch.mm(_input(gradient, self._bf16).t(), x), self._bf16)
+        weight = widened(torch.mm(_input(gradient, self._bf16).t(), x))
         return (weight,) if self._bias is None else (weight, gradient.sum(0))
 
 
@@ -154,14 +154,14 @@ class BlockTape:
     def backward(self, gradient: Tensor) -> Tensor:
         """See ``Tape``."""
         self._sum.add(gradient, self._inputs.pop())
-        return _output(torch.bmm(_input(gradient, self._bf16), self._back), self._bf16)
+        return widened(torch.bmm(_input(gradient, self._bf16), self._back))
 
     def gradients(self) -> Gradients:
         """See ``Tape``."""
         return dict(zip(self._layer.parameters(), self._sum.result(), strict=True))
 
     def _parameters(self, gradient: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-        weight = _output(torch.bmm(x.transpose(1, 2), _input(gradient, self._bf16)), self._bf16)
+        weight = widened(torch.bmm(x.transpose(1, 2), _input(gradient, self._bf16)))
         return (weight,) if self._bias is None else (weight, gradient.sum(1).flatten())
 
 
@@ -244,11 +244,6 @@ class ChainTape:
 def _input(x: Tensor, bf16: bool) -> Tensor:
     """An input of a matrix product."""
     return x.bfloat16() if bf16 else x
-
-
-def _output(x: Tensor, bf16: bool) -> Tensor:
-    """What a matrix product gave, as it is handed on."""
-    return x.float() if bf16 else x
 
 
 def block_major(x: Tensor, blocks: int) -> Tensor:
