@@ -118,7 +118,14 @@ def list_(
         raise registry.nearest("listing", what, listings)
     rows = listings[what]()
     if not as_json:  # what fits a terminal
-        rows = [{key: value for key, value in row.items() if key not in ("paper", "version", "online")} for row in rows]
+        rows = [
+            {
+                key: value
+                for key, value in row.items()
+                if key not in ("paper", "version", "online", "tuning", "tuning_evaluations")
+            }
+            for row in rows
+        ]
     _show(rows, as_json, title=what)
 
 
@@ -131,6 +138,8 @@ def _methods() -> list[dict[str, Any]]:
             "observations": list(method.observations),
             "online": method.online,
             "version": method.version,
+            "tuning": method.tuning,
+            "tuning_evaluations": method.tuning_evaluations,
             "paper": method.paper,
         }
         for method in registry.methods().values()
@@ -438,11 +447,16 @@ def _data(selection: Any, layout: Any, workers: int, yes: bool) -> Any:
 
 
 def _stage_names(selection: Any, dataset: Any) -> dict[str, str]:
-    """What to call the pre-trainings, by id."""
+    """What to call the stages, by id."""
     from wpt_bench.records import digest
-    from wpt_bench.running.plan import stages
+    from wpt_bench.running.plan import PretrainingIdentity, stages
 
-    return {digest(stage): f"pre-training {stage.seed}" for stage in stages(selection, dataset.digest)}
+    return {
+        digest(stage): f"pre-training {stage.seed}"
+        if isinstance(stage, PretrainingIdentity)
+        else f"{stage.method} for all tasks {stage.seed}"
+        for stage in stages(selection, dataset.digest)
+    }
 
 
 def _run(selection: Any, layout: Any, workers: int, device: str, yes: bool, check: bool = True) -> bool:

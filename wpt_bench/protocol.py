@@ -207,6 +207,7 @@ class AgentContext:
         initial_observation: first observation of training episode 0, as retrieval needs it before the first step.
         device: torch device name.
         precision: what matrix products and convolutions take.
+        tasks: those of a multi-task grant, in the order of their indices; else only ``task``.
     """
 
     task: Task
@@ -220,15 +221,17 @@ class AgentContext:
     initial_observation: NDArray[Any]
     device: str
     precision: Precision
+    tasks: tuple[Task, ...]
 
 
 class Agent(Protocol):
     """A learner in one run. Observations arrive as the simulator gives them, unpadded and unscaled."""
 
     def offline(self, progress: Progress) -> dict[str, Any]:
-        """Everything before the first environment step; returns diagnostics for the record (JSON values).
+        """Prepares for the first update or environment step; returns diagnostics for the record (JSON values).
 
-        ``retrieved``, if there, lists indices of the granted episodes that the agent works with.
+        Not called again when an interrupted run goes on. ``retrieved``, if there, lists indices of the granted episodes
+        that the agent works with.
         """
         ...
 
@@ -252,7 +255,7 @@ class Agent(Protocol):
         ...
 
     def update(self) -> dict[str, float]:
-        """One gradient update of everything that learns online; returns metrics. The harness paces and counts these.
+        """One gradient update of everything that learns; returns metrics. The harness paces and counts these.
 
         Its randomness is a function of the run's seed and the number of updates before it.
         """
@@ -282,9 +285,14 @@ class Method:
         settings: type of its settings (a msgspec Struct); its defaults may be overridden by a profile.
         settings_name: table of the profile that holds them.
         updates_per_step: how the harness paces ``update``: from settings to updates per agent step.
+        tuning: where its hyperparameters come from.
+        tuning_evaluations: evaluations of online performance (of a few episodes each) that were spent on choosing them
+            here; the report prints it beside the score.
+        settings_group: table of the profile with settings that several methods take, applied before their own.
+        offline_updates: from settings to the updates made on the offline data before the first environment step.
         online: whether it takes environment steps.
         pretrained: whether it needs the shared pre-trained world model.
-        tuning: where its hyperparameters come from, and what online evaluation was spent on them here.
+        shared: whether one agent, trained offline once per suite and seed, is what every task evaluates.
     """
 
     name: str
@@ -297,6 +305,10 @@ class Method:
     settings: type
     settings_name: str
     updates_per_step: Callable[[Any], float]
+    tuning: str = ""
+    tuning_evaluations: int = 0
+    settings_group: str = ""
+    offline_updates: Callable[[Any], int] = lambda settings: 0
     online: bool = True
     pretrained: bool = False
-    tuning: str = ""
+    shared: bool = False

@@ -57,7 +57,7 @@ class Run(msgspec.Struct, forbid_unknown_fields=True):
 
     Attributes:
         id: ``digest(identity)``.
-        family, data_access, tuning: as the method declares them.
+        family, data_access, tuning, tuning_evaluations: as the method declares them.
         score: which column makes the score, ``return`` or ``success`` (at the last step), divided by ``score_scale``.
         episode_length: environment steps of one episode.
         status: ``pending``, ``running``, ``done`` or ``failed``; ``error`` is the traceback's last line if failed.
@@ -77,6 +77,7 @@ class Run(msgspec.Struct, forbid_unknown_fields=True):
     score_scale: float
     episode_length: int
     online: bool
+    tuning_evaluations: int = 0
     status: Status = "pending"
     error: str | None = None
     provenance: dict[str, Any] = {}

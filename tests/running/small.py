@@ -7,7 +7,7 @@ import msgspec
 from wpt_bench import profiles
 from wpt_bench.profiles import Profile
 from wpt_bench.records import Identity, read_episodes
-from wpt_bench.running.plan import Layout, Selection, StageIdentity, identities, select, stages
+from wpt_bench.running.plan import Layout, PretrainingIdentity, Selection, identities, select, stages
 
 TASK = "cartpole-balance"
 
@@ -36,7 +36,7 @@ def identity(method: str, data: str | None, seed: int = 0, **grid: object) -> Id
     return identities(selection((method,), (seed,), **grid), data)[0]
 
 
-def stage(data: str, **pretraining: object) -> StageIdentity:
+def stage(data: str, **pretraining: object) -> PretrainingIdentity:
     """The pre-training of the small grid; ``pretraining`` overrides its settings."""
     (made,) = stages(selection(), data)
     return msgspec.structs.replace(made, pretraining=made.pretraining | pretraining)

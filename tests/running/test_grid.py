@@ -15,7 +15,7 @@ from wpt_bench import records
 from wpt_bench.data.store import Dataset
 from wpt_bench.records import Identity
 from wpt_bench.running.grid import run_grid, status
-from wpt_bench.running.plan import Layout, StageIdentity
+from wpt_bench.running.plan import Layout, PretrainingIdentity
 
 
 def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_status_tells_the_truth(tmp_path: Path) -> None:
     assert status(identity, layout) == "failed"
 
 
-def _on(stage: StageIdentity, run: Identity) -> Identity:
+def _on(stage: PretrainingIdentity, run: Identity) -> Identity:
     """The run, started from this pre-training."""
     return msgspec.structs.replace(run, stage=records.digest(stage))
 

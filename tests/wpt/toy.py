@@ -98,6 +98,7 @@ def context(pretrained: Path | None, settings: Settings = SETTINGS, **changes: A
         "initial_observation": np.zeros(3, np.float32),
         "device": "cpu",
         "precision": "fp32",
+        "tasks": (),
     }
     return AgentContext(**(values | changes))
 

@@ -53,7 +53,7 @@ class RunTable:
         budget: environment steps of every run.
         cells: every expected run, in a fixed order, whether it is finished or not.
         runs: one row per run that counts: ``id method method_version task seed embodiment family data_access tuning
-            online score start auc wall_clock updates env_steps peak_memory stage evaluations episodes``. ``score`` is
+            tuning_evaluations online score start auc wall_clock updates env_steps peak_memory stage evaluations episodes``. ``score`` is
             the mean of the last evaluation, ``start`` of the one at step 0, ``auc`` the area under the curve divided by
             the budget (NaN for methods without online steps).
         curves: one row per run and evaluation: ``id method task seed env_step score``.
@@ -440,7 +440,8 @@ def _curve(run: Run, folder: Path, episodes: Sequence[Episode]) -> dict[int, lis
 
 
 _COLUMNS = [
-    *("id", "method", "method_version", "task", "seed", "embodiment", "family", "data_access", "tuning", "online"),
+    *("id", "method", "method_version", "task", "seed", "embodiment", "family", "data_access"),
+    *("tuning", "tuning_evaluations", "online"),
     *("score", "start", "auc", "wall_clock", "updates", "env_steps", "peak_memory", "stage", "evaluations", "episodes"),
 ]
 
@@ -458,6 +459,7 @@ def _row(run: Run, curve: dict[int, list[float]]) -> dict[str, object]:
         "family": run.family,
         "data_access": run.data_access,
         "tuning": run.tuning,
+        "tuning_evaluations": run.tuning_evaluations,
         "online": run.online,
         "score": means[-1],
         "start": means[0] if steps[0] == 0 else math.nan,

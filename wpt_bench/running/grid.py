@@ -1,4 +1,4 @@
-"""A grid of runs, and the pre-trainings they start from, on a local pool of processes; and what has become of each."""
+"""A grid of runs, and the stages they start from, on a local pool of processes; and what has become of each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from wpt_bench.records import Identity, Status
 from wpt_bench.running.loop import execute, lock
 from wpt_bench.running.machine import prepare_process
 from wpt_bench.running.plan import Layout, StageIdentity, new_run
-from wpt_bench.running.stages import is_done, pretrain, read_stage
+from wpt_bench.running.stages import is_done, make, read_stage
 
 ATTEMPTS = 3
 """How often a pool is made whose workers die; a job that ends in an exception of its own is not tried again."""
@@ -31,12 +31,12 @@ POLL_SECONDS = 0.2
 
 Job = Identity | StageIdentity
 Report = Callable[[str, float, str], None]
-"""Called with the id of a run or pre-training, the fraction done and what it is doing."""
+"""Called with the id of a run or stage, the fraction done and what it is doing."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a grid ended: ids of runs and pre-trainings, and one sentence for each failure."""
+    """How a grid ended: ids of runs and stages, and one sentence for each failure."""
 
     done: tuple[str, ...]
     failed: dict[str, str]
@@ -69,9 +69,9 @@ def run_grid(
 ) -> Outcome:
     """Makes all runs that are not done, ``workers`` at a time, each with one torch thread.
 
-    ``stages``, the shared pre-trainings, are made by the same workers and first; meanwhile other workers make the runs
-    that start from none of them. A run that fails is recorded as failed and the others go on; where a pre-training
-    fails, the runs that need it stay pending. A worker that dies (killed, out of memory) takes its pool with it; the
+    ``stages`` are made by the same workers and first; meanwhile other workers make the runs that start from none of
+    them. A run that fails is recorded as failed and the others go on; where a stage fails, the runs that need it stay
+    pending. A worker that dies (killed, out of memory) takes its pool with it; the
     pool is made anew and unfinished work goes on from its checkpoints.
     """
     jobs: list[Job] = [*stages, *identities]
@@ -152,7 +152,7 @@ def _one_pool(
 
 
 def _ready(waiting: Mapping[str, Job], begun: Collection[str]) -> list[str]:
-    """Jobs that may begin, in their order: a run may when its pre-training is not among those still to be made."""
+    """Jobs that may begin, in their order: a run may when its stage is not among those still to be made."""
     return [job_id for job_id, job in waiting.items() if job_id not in begun and _stage(job) not in waiting]
 
 
@@ -213,7 +213,7 @@ def _work(job: Job, layout: Layout, data: Path | None, device: str) -> None:
             execute(job, layout, data, progress, device=device)
         else:
             assert data is not None  # its digest is part of the job
-            pretrain(job, layout, data, progress, device=device)
+            make(job, layout, data, progress, device=device)
     except Exception as error:
         if isinstance(job, Identity):
             _record_failure(job, layout, str(error) if isinstance(error, UserError) else traceback.format_exc())

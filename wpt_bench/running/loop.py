@@ -29,7 +29,7 @@ from wpt_bench.protocol import (
 )
 from wpt_bench.records import Episode, Identity
 from wpt_bench.running import checkpoint
-from wpt_bench.running.plan import Layout, new_run
+from wpt_bench.running.plan import Layout, new_run, shared_tasks
 from wpt_bench.running.provenance import peak_memory, provenance
 
 CHECKPOINT_SECONDS = 20.0
@@ -106,6 +106,8 @@ class _Loop:
             if data is None:
                 raise UserError(f"{self.method.name} needs offline data; run `wpt-bench data collect` first.")
             self.dataset = Dataset.open(data)
+        # What all tasks share was trained before, on data that a task's own run has no more use for.
+        access = DataAccess.NONE if self.method.shared else self.method.data_access
         self.agent: Agent = self.method.build(
             AgentContext(
                 task=self.task,
@@ -113,16 +115,19 @@ class _Loop:
                 units=suite.units(self.task.embodiment),
                 seed=identity.seed,
                 budget=identity.budget,
-                data=grant(self.dataset, self.method.data_access, self.task, suite, identity.observation),
+                data=grant(self.dataset, access, self.task, suite, identity.observation, progress=progress),
                 settings=self.settings,
-                pretrained=layout.weights(identity.stage) if identity.stage else None,
+                pretrained=layout.weights(identity.stage) if identity.stage and self.method.pretrained else None,
                 initial_observation=self.env.reset(seed=episode_seed(identity.seed, "train", 0))[0],
                 device=device,
                 precision=identity.protocol["precision"],
+                tasks=shared_tasks(suite, self.dataset) if self.method.shared and self.dataset else (self.task,),
             )
         )
+        self.shared_weights = layout.weights(identity.stage) if identity.stage and self.method.shared else None
+        self.offline_updates = self.method.offline_updates(self.settings)
         self.every = max(1, round(identity.protocol["evaluation_every"] * identity.budget))
-        self.env_steps = self.updates = 0
+        self.env_steps = self.updates = self.rows_length = 0
         self.replay: list[str] = []
         self.wall_clock, self.started = 0.0, time.monotonic()
         self.saved = self.started
@@ -135,12 +140,15 @@ class _Loop:
         if state is None:
             records.truncate_episodes(self.folder, 0)
             records.write_run(self.folder, self.run)
-            self.run.diagnostics = self._offline()
-            self._evaluate()
-            self._save()
+            self._prepare()
         else:
             self._restore(state)
             records.write_run(self.folder, self.run)
+        while self.updates < self.offline_updates:
+            self._offline_update()
+        if not self.rows_length:
+            self._evaluate()
+            self._save()
         while self.method.online and self.env_steps < self.identity.budget:
             self._train_episode()
             if self.env_steps % self.every < self.task.episode_length or self.env_steps == self.identity.budget:
@@ -149,13 +157,23 @@ class _Loop:
                 self._save()
         self._finish()
 
-    def _offline(self) -> dict[str, Any]:
-        """The agent's offline phase; what it retrieved is judged here, for people's eyes only."""
-        diagnostics = self.agent.offline(self.progress)
+    def _prepare(self) -> None:
+        """What comes before the first update; what the agent retrieved is judged here, for people's eyes only."""
+        if self.shared_weights is not None:
+            self.agent.load_state_dict(checkpoint.decode(self.shared_weights))
+            self.updates = self.offline_updates
+            return
+        diagnostics = self.run.diagnostics = self.agent.offline(self.progress)
         if self.dataset is not None and diagnostics.get("retrieved"):
             scenes = [self.dataset.episodes[index].scene for index in diagnostics["retrieved"]]
             diagnostics["retrieval_precision"] = scenes.count(self.task.scene) / len(scenes)
-        return diagnostics
+
+    def _offline_update(self) -> None:
+        """One update on the offline data; the last one's metrics stay in the record."""
+        self.run.diagnostics["offline_metrics"] = self._update()
+        self.progress(self.updates / self.offline_updates, f"{self.updates:,} offline updates")
+        if time.monotonic() - self.saved >= self.checkpoint_seconds:
+            self._save()
 
     # One episode
 
@@ -205,7 +223,7 @@ class _Loop:
     def _updates_due(self) -> int:
         ratio = self.method.updates_per_step(self.settings)
         steps = (self.env_steps - WARM_UP * self.identity.budget) / self.task.action_repeat
-        return max(0, math.floor(ratio * steps) - self.updates)
+        return max(0, math.floor(ratio * steps) - (self.updates - self.offline_updates))
 
     def _update(self) -> dict[str, float]:
         metrics = self.agent.update()
@@ -303,9 +321,10 @@ class _Loop:
         )
 
     def _finish(self) -> None:
-        """The final weights stay, the replay goes."""
-        weights = {key: value for key, value in self.agent.state_dict().items() if not key.count("optimizer")}
-        records.write_atomic(self.folder / "weights.safetensors", checkpoint.encode(weights))
+        """The final weights stay (those that tasks share, with what they share), the replay goes."""
+        if self.shared_weights is None:
+            weights = {key: value for key, value in self.agent.state_dict().items() if not key.count("optimizer")}
+            records.write_atomic(self.folder / "weights.safetensors", checkpoint.encode(weights))
         self._measure()
         self.run.status = "done"
         records.write_run(self.folder, self.run)

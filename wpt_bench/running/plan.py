@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from wpt_bench import registry
+from wpt_bench.data.store import Dataset
 from wpt_bench.profiles import Grid, Profile
 from wpt_bench.protocol import (
     ACTION_PAD,
@@ -30,7 +31,7 @@ from wpt_bench.world_model.config import WorldModelSize
 PRETRAINING_VERSION = 2
 
 
-class StageIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PretrainingIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a shared pre-training is a function of; its digest is the stage's id.
 
     Attributes:
@@ -50,6 +51,27 @@ class StageIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int
 
 
+class SharedAgentIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an agent that all tasks of a suite share is a function of; its digest is the stage's id.
+
+    Attributes: as in ``Identity``; ``seed`` is that of the runs that evaluate it.
+    """
+
+    method: str
+    method_version: int
+    suite: str
+    suite_version: int
+    observation: ObservationKind
+    precision: Precision
+    settings: dict[str, Any]
+    data: str
+    seed: int
+
+
+StageIdentity = PretrainingIdentity | SharedAgentIdentity
+"""What is made once and then used by several runs."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where things lie below the output folder."""
@@ -61,7 +83,7 @@ class Layout:
         return self.out / "data" / f"{suite}-{profile}"
 
     def stage(self, stage_id: str) -> Path:
-        """A shared pre-training."""
+        """A shared pre-training, or an agent that all tasks share."""
         return self.out / "stages" / stage_id
 
     def weights(self, stage_id: str) -> Path:
@@ -115,6 +137,7 @@ def select(
     usable = [name for name, method in registry.methods().items() if profile.observation in method.observations]
     method_names = usable if list(methods) == ["all"] else methods or grid.methods
     grid = msgspec.structs.replace(grid, seeds=tuple(seeds or grid.seeds), tasks=tuple(task_names))
+    _refuse_unknown_settings(profile)
     chosen_tasks = tuple(dict.fromkeys(registry.task(suite, name) for name in task_names))
     chosen = tuple(dict.fromkeys(registry.method(name) for name in method_names))
     for method in chosen:
@@ -137,12 +160,28 @@ def select(
     return Selection(suite, profile, grid, chosen_tasks, chosen)
 
 
+def _refuse_unknown_settings(profile: Profile) -> None:
+    """A method takes what it knows of its group's table, so somebody must look for names that no method knows."""
+    known: dict[str, set[str]] = {}
+    for method in registry.methods().values():
+        names = {field.name for field in msgspec.structs.fields(method.settings)}
+        known.setdefault(method.settings_group, set()).update(names)
+    for group, names in known.items():
+        for name in profile.settings.get(group, {}):
+            if name not in names:
+                raise registry.nearest(
+                    f"setting of {group} methods, as in profile {profile.name!r}, named", name, names
+                )
+
+
 def settings(selection: Selection, method: Method) -> Any:
-    """The method's settings: its defaults, what it shares with the profile, and the profile's overrides."""
+    """The method's settings: its defaults, what it shares with the profile and its group, and its own overrides."""
     shared = {"world_model": selection.profile.world_model, "retrieved": selection.grid.retrieved}
     shared["guidance"] = selection.grid.guidance
     known = {field.name for field in msgspec.structs.fields(method.settings)}
     values = {name: msgspec.to_builtins(value) for name, value in shared.items() if name in known}
+    group = selection.profile.settings.get(method.settings_group, {})
+    values |= {name: value for name, value in group.items() if name in known}
     values |= selection.profile.settings.get(method.settings_name, {})
     try:
         return msgspec.convert(values, method.settings)
@@ -153,11 +192,20 @@ def settings(selection: Selection, method: Method) -> Any:
 
 
 def stages(selection: Selection, data: str) -> list[StageIdentity]:
-    """The pre-trainings that runs of the grid start from; ``data`` is the digest of the data set."""
-    if not any(method.pretrained for method in selection.methods):
-        return []
-    wanted = [_stage(selection, data, seed) for seed in selection.grid.seeds]
+    """Whatever runs of the grid start from, each once; ``data`` is the digest of the data set."""
+    wanted = [
+        stage
+        for seed in selection.grid.seeds
+        for method in selection.methods
+        if (stage := _stage(selection, method, data, seed)) is not None
+    ]
     return list({digest(stage): stage for stage in wanted}.values())
+
+
+def shared_tasks(suite: Suite, dataset: Dataset) -> tuple[Task, ...]:
+    """The tasks of the multi-task grants: those of the paper whose scene the data set has."""
+    present = {info.scene for info in dataset.episodes}
+    return tuple(task for task in suite.tasks() if task.paper and task.scene in present)
 
 
 def identities(selection: Selection, data: str | None) -> list[Identity]:
@@ -176,7 +224,7 @@ def identities(selection: Selection, data: str | None) -> list[Identity]:
 
 def _identity(selection: Selection, suite: Suite, task: Task, method: Method, seed: int, data: str | None) -> Identity:
     profile, grid = selection.profile, selection.grid
-    stage = digest(_stage(selection, data, seed)) if method.pretrained and data is not None else None
+    stage = None if data is None else _stage(selection, method, data, seed)
     return Identity(
         method=method.name,
         method_version=method.version,
@@ -197,16 +245,30 @@ def _identity(selection: Selection, suite: Suite, task: Task, method: Method, se
         },
         settings=msgspec.to_builtins(settings(selection, method)),
         data=None if method.data_access == DataAccess.NONE else data,
-        stage=stage,
+        stage=None if stage is None else digest(stage),
     )
 
 
-def _stage(selection: Selection, data: str, run_seed: int) -> StageIdentity:
-    """The pre-training for the runs of one seed."""
+def _stage(selection: Selection, method: Method, data: str, run_seed: int) -> StageIdentity | None:
+    """What the method's runs of one seed start from."""
     profile = selection.profile
+    if method.shared:
+        return SharedAgentIdentity(
+            method=method.name,
+            method_version=method.version,
+            suite=selection.suite,
+            suite_version=registry.suite(selection.suite).version,
+            observation=profile.observation,
+            precision=profile.precision,
+            settings=msgspec.to_builtins(settings(selection, method)),
+            data=data,
+            seed=run_seed,
+        )
+    if not method.pretrained:
+        return None
     pretraining = msgspec.to_builtins(profile.pretraining)
     seeds = pretraining.pop("seeds")
-    return StageIdentity(
+    return PretrainingIdentity(
         version=PRETRAINING_VERSION,
         suite=selection.suite,
         suite_version=registry.suite(selection.suite).version,
@@ -228,6 +290,7 @@ def new_run(identity: Identity) -> Run:
         family=method.family,
         data_access=str(method.data_access),
         tuning=method.tuning,
+        tuning_evaluations=method.tuning_evaluations,
         embodiment=task.embodiment,
         score=task.score,
         score_scale=task.score_scale,

@@ -1,14 +1,16 @@
-"""Shared pre-training: one world model per suite, data set and pre-training seed, for every run that asks for it."""
+"""Stages, made once and used by several runs: the pre-trained world model, and agents that all tasks share."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
+import numpy as np
 from filelock import FileLock
 
 from wpt_bench import records, registry
@@ -16,9 +18,9 @@ from wpt_bench.data.sequences import split
 from wpt_bench.data.store import Dataset
 from wpt_bench.data.views import EpisodeView, grant
 from wpt_bench.profiles import Pretraining
-from wpt_bench.protocol import DataAccess, Progress, UserError, episode_seed
+from wpt_bench.protocol import AgentContext, DataAccess, Progress, UserError, episode_seed
 from wpt_bench.running import checkpoint
-from wpt_bench.running.plan import Layout, StageIdentity
+from wpt_bench.running.plan import Layout, PretrainingIdentity, SharedAgentIdentity, StageIdentity, shared_tasks
 from wpt_bench.running.provenance import provenance
 from wpt_bench.wpt.pretraining import Pretrainer, open_loop_error, validation_loss
 
@@ -30,11 +32,11 @@ OPEN_LOOP_CHUNKS = 64
 
 
 class Stage(msgspec.Struct, forbid_unknown_fields=True):
-    """Contents of ``stage.json``, written when a pre-training has ended.
+    """Contents of ``stage.json``, written when a stage has ended.
 
     Attributes:
-        curve: one row per validation: ``update``, training loss and, by embodiment, held-out loss.
-        open_loop: one row per embodiment, of ``wpt.pretraining.open_loop_error``.
+        curve: rows of ``update``, ``training`` metrics and, of a pre-training, ``held_out`` losses by embodiment.
+        open_loop: of a pre-training, one row per embodiment, of ``wpt.pretraining.open_loop_error``.
     """
 
     id: str
@@ -46,22 +48,22 @@ class Stage(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def read_stage(layout: Layout, stage_id: str) -> Stage | None:
-    """The record of a finished pre-training, or None."""
+    """The record of a finished stage, or None."""
     path = layout.stage(stage_id) / "stage.json"
     if not path.exists():
         return None
     try:
         return msgspec.json.decode(path.read_bytes(), type=Stage)
     except msgspec.DecodeError as error:
-        raise UserError(f"{path} is damaged ({error}); delete {path.parent} to pre-train again.") from error
+        raise UserError(f"{path} is damaged ({error}); delete {path.parent} to make it again.") from error
 
 
 def is_done(layout: Layout, stage_id: str) -> bool:
-    """Whether a pre-training has ended and its weights are there."""
+    """Whether a stage has ended and its weights are there."""
     return layout.weights(stage_id).exists() and read_stage(layout, stage_id) is not None
 
 
-def pretrain(
+def make(
     identity: StageIdentity,
     layout: Layout,
     data: Path,
@@ -70,60 +72,145 @@ def pretrain(
     device: str = "cpu",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> None:
-    """Pre-trains a world model, or goes on from its last checkpoint; returns at once if it is done."""
+    """Makes a stage, or goes on with it from its last checkpoint; returns at once if it is done."""
     stage_id = records.digest(identity)
     folder = layout.stage(stage_id)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         if is_done(layout, stage_id):
             return
-        seed = identity.seed
-        settings = msgspec.convert(identity.pretraining, Pretraining)
-        training, held_out = _split(identity, Dataset.open(data), settings.held_out)
-        everything = [episode for episodes in training.values() for episode in episodes]
-        kind = (identity.observation, identity.precision)
-        pretrainer = Pretrainer(everything, identity.world_model, settings, *kind, seed, device)
-        curve: list[dict[str, Any]] = []
-        clock, started = 0.0, time.monotonic()
-        state = checkpoint.load(folder)
-        if state is not None:
-            pretrainer.load_state_dict(state)
-            curve, clock = state["curve"], state["wall_clock"]
-        saved, total = time.monotonic(), settings.updates
-        every = max(1, total // VALIDATIONS)
-        metrics: dict[str, float] = {}
-        while pretrainer.updates < total:
-            metrics = pretrainer.update()
-            if not math.isfinite(metrics["world_model_loss"]):
-                raise UserError(
-                    f"The world model's loss became {metrics['world_model_loss']} at pre-training update "
-                    f"{pretrainer.updates}; lower `learning_rate` of the profile's [pretraining]."
-                )
-            if pretrainer.updates % every == 0:
-                losses = _validate(pretrainer, held_out, settings.length, seed, device)
-                curve.append({"update": pretrainer.updates, "training": metrics, "held_out": losses})
-            progress(pretrainer.updates / total, f"loss {metrics['world_model_loss']:.2f}")
-            if time.monotonic() - saved >= checkpoint_seconds:
-                state = pretrainer.state_dict()
-                state |= {"curve": curve, "wall_clock": clock + time.monotonic() - started}
-                checkpoint.save(folder, pretrainer.updates, state)
-                saved = time.monotonic()
-        open_loop = [
-            {"embodiment": embodiment}
-            | open_loop_error(
-                pretrainer.world_model, episodes, training[embodiment], OPEN_LOOP_CHUNKS, _validation_seed(seed), device
-            )
-            for embodiment, episodes in held_out.items()
-        ]
-        records.write_atomic(layout.weights(stage_id), checkpoint.encode(pretrainer.world_model.state_dict()))
-        seconds = clock + time.monotonic() - started
-        stage = Stage(stage_id, msgspec.to_builtins(identity), provenance(), seconds, curve, open_loop)
+        dataset = Dataset.open(data)
+        if isinstance(identity, PretrainingIdentity):
+            made = _pretrain(identity, dataset, folder, progress, device, checkpoint_seconds)
+        else:
+            made = _train_shared(identity, dataset, folder, progress, device, checkpoint_seconds)
+        records.write_atomic(layout.weights(stage_id), checkpoint.encode(made.weights))
+        stage = Stage(
+            stage_id, msgspec.to_builtins(identity), provenance(), made.wall_clock, made.curve, made.open_loop
+        )
         records.write_atomic(folder / "stage.json", msgspec.json.format(msgspec.json.encode(stage), indent=1))
         checkpoint.clear(folder)
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What a stage leaves behind; see ``Stage``."""
+
+    weights: dict[str, Any]
+    curve: list[dict[str, Any]]
+    wall_clock: float
+    open_loop: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _pretrain(
+    identity: PretrainingIdentity,
+    dataset: Dataset,
+    folder: Path,
+    progress: Progress,
+    device: str,
+    checkpoint_seconds: float,
+) -> _Made:
+    """A world model, from every offline episode but the held-out ones."""
+    seed = identity.seed
+    settings = msgspec.convert(identity.pretraining, Pretraining)
+    training, held_out = _split(identity, dataset, settings.held_out)
+    everything = [episode for episodes in training.values() for episode in episodes]
+    kind = (identity.observation, identity.precision)
+    pretrainer = Pretrainer(everything, identity.world_model, settings, *kind, seed, device)
+
+    def validate() -> dict[str, Any]:
+        return {"held_out": _validate(pretrainer, held_out, settings.length, seed, device)}
+
+    hint = "lower `learning_rate` of the profile's [pretraining]"
+    curve, seconds = _learn(pretrainer, settings.updates, folder, progress, checkpoint_seconds, hint, validate)
+    open_loop = [
+        {"embodiment": embodiment}
+        | open_loop_error(
+            pretrainer.world_model, episodes, training[embodiment], OPEN_LOOP_CHUNKS, _validation_seed(seed), device
+        )
+        for embodiment, episodes in held_out.items()
+    ]
+    return _Made(pretrainer.world_model.state_dict(), curve, seconds, open_loop)
+
+
+def _train_shared(
+    identity: SharedAgentIdentity,
+    dataset: Dataset,
+    folder: Path,
+    progress: Progress,
+    device: str,
+    checkpoint_seconds: float,
+) -> _Made:
+    """One agent for all tasks of the multi-task grant, trained offline."""
+    method, suite = registry.method(identity.method), registry.suite(identity.suite)
+    settings = msgspec.convert(identity.settings, method.settings)
+    tasks = shared_tasks(suite, dataset)
+    task = tasks[0]
+    agent = method.build(
+        AgentContext(
+            task=task,
+            observation=identity.observation,
+            units=suite.units(task.embodiment),
+            seed=identity.seed,
+            budget=0,
+            data=grant(dataset, method.data_access, task, suite, identity.observation, tasks, progress),
+            settings=settings,
+            pretrained=None,
+            initial_observation=np.zeros(0, np.float32),  # no episode is ever begun
+            device=device,
+            precision=identity.precision,
+            tasks=tasks,
+        )
+    )
+    agent.offline(progress)
+    hint = f"lower the step size in the profile's [settings.{method.settings_name}]"
+    updates = method.offline_updates(settings)
+    curve, seconds = _learn(agent, updates, folder, progress, checkpoint_seconds, hint)
+    weights = {key: value for key, value in agent.state_dict().items() if not key.count("optimizer")}
+    return _Made(weights, curve, seconds)
+
+
+class _Learner(Protocol):
+    def update(self) -> dict[str, float]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def _learn(
+    learner: _Learner,
+    total: int,
+    folder: Path,
+    progress: Progress,
+    checkpoint_seconds: float,
+    hint: str,
+    validate: Callable[[], dict[str, Any]] = dict,
+) -> tuple[list[dict[str, Any]], float]:
+    """``total`` updates, from the last checkpoint if there is one; the curve of ``VALIDATIONS`` rows, and seconds."""
+    curve: list[dict[str, Any]] = []
+    updates, clock, started = 0, 0.0, time.monotonic()
+    if (state := checkpoint.load(folder)) is not None:
+        learner.load_state_dict({key.removeprefix("learner/"): value for key, value in state.items()})
+        updates, curve, clock = state["stage_updates"], state["curve"], state["wall_clock"]
+    saved, every = time.monotonic(), max(1, total // VALIDATIONS)
+    while updates < total:
+        metrics = learner.update()
+        updates += 1
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise UserError(f"{name} became {value} at offline update {updates}; {hint}.")
+        if updates % every == 0:
+            curve.append({"update": updates, "training": metrics} | validate())
+        progress(updates / total, f"{updates:,} offline updates")
+        if time.monotonic() - saved >= checkpoint_seconds:
+            state = {f"learner/{key}": value for key, value in learner.state_dict().items()}
+            own = {"stage_updates": updates, "curve": curve, "wall_clock": clock + time.monotonic() - started}
+            checkpoint.save(folder, updates, state | own)
+            saved = time.monotonic()
+    return curve, clock + time.monotonic() - started
+
+
 def _split(
-    identity: StageIdentity, dataset: Dataset, share: float
+    identity: PretrainingIdentity, dataset: Dataset, share: float
 ) -> tuple[dict[str, list[EpisodeView]], dict[str, list[EpisodeView]]]:
     """Training and held-out episodes by embodiment, for the validation alone: no model sees the names."""
     suite = registry.suite(identity.suite)
