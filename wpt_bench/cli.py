@@ -118,14 +118,8 @@ def list_(
         raise registry.nearest("listing", what, listings)
     rows = listings[what]()
     if not as_json:  # what fits a terminal
-        rows = [
-            {
-                key: value
-                for key, value in row.items()
-                if key not in ("paper", "version", "online", "tuning", "tuning_evaluations")
-            }
-            for row in rows
-        ]
+        wide = ("paper", "version", "online", "tuning", "tuning_evaluations")
+        rows = [{key: value for key, value in row.items() if key not in wide} for row in rows]
     _show(rows, as_json, title=what)
 
 
