@@ -53,9 +53,9 @@ class RunTable:
         budget: environment steps of every run.
         cells: every expected run, in a fixed order, whether it is finished or not.
         runs: one row per run that counts: ``id method method_version task seed embodiment family data_access tuning
-            tuning_evaluations online score start auc wall_clock updates env_steps peak_memory stage evaluations episodes``. ``score`` is
-            the mean of the last evaluation, ``start`` of the one at step 0, ``auc`` the area under the curve divided by
-            the budget (NaN for methods without online steps).
+            tuning_evaluations online score start auc wall_clock updates env_steps peak_memory stage evaluations
+            episodes``. ``score`` is the mean of the last evaluation, ``start`` of the one at step 0, ``auc`` the area
+            under the curve divided by the budget (NaN for methods without online steps).
         curves: one row per run and evaluation: ``id method task seed env_step score``.
         records: the record behind each row of ``runs``, by run id.
         missing: expected runs that are pending, running, failed, or without a usable record.

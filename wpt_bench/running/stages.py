@@ -143,7 +143,7 @@ def _train_shared(
 ) -> _Made:
     """One agent for all tasks of the multi-task grant, trained offline."""
     method, suite = registry.method(identity.method), registry.suite(identity.suite)
-    settings = msgspec.convert(identity.settings, method.settings)
+    settings: Any = msgspec.convert(identity.settings, method.settings)
     tasks = shared_tasks(suite, dataset)
     task = tasks[0]
     agent = method.build(
