@@ -5,7 +5,7 @@ With all switches off this is the agent that learns from scratch: the same code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,6 @@ from wpt_bench.data.views import EpisodeView
 from wpt_bench.protocol import (
     ACTION_PAD,
     IMAGE_SIZE,
-    STATE_PAD,
     WARM_UP,
     AgentContext,
     Progress,
@@ -27,18 +26,14 @@ from wpt_bench.protocol import (
     episode_seed,
 )
 from wpt_bench.world_model.functional import TWO_HOT_BINS, to_floats, two_hot_loss
-from wpt_bench.world_model.model import WorldModel
 from wpt_bench.world_model.nets import head
 from wpt_bench.world_model.optimizer import Optimizer
 from wpt_bench.world_model.rssm import Latent
 from wpt_bench.wpt.behaviour import Behaviour, policy
 from wpt_bench.wpt.guidance import ClonedPrior, Window, clone_prior, draw_window, guidance_probability
-from wpt_bench.wpt.parts import load_world_model, pack, unpack
-from wpt_bench.wpt.retrieval import candidates, nearest_episodes, random_episodes
+from wpt_bench.wpt.parts import load_world_model, pack, padded, unpack, world_model
+from wpt_bench.wpt.retrieval import candidates, random_episodes, retrieve
 from wpt_bench.wpt.settings import Settings
-
-TOGETHER = 50
-"""First observations that retrieval encodes at a time."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ class WPTAgent:
         self.context, self.settings, self.switches = context, settings, switches
         task, device = context.task, context.device
         torch.manual_seed(episode_seed(context.seed, "agent", 0))  # initial weights
-        self.world_model = _world_model(context).to(device)
+        self.world_model = world_model(context, settings.world_model)
         feature = settings.world_model.feature
         self.reward = head(feature, settings.units, 2, TWO_HOT_BINS).to(device)
         self.behaviour = Behaviour(settings, device)
@@ -122,24 +117,11 @@ class WPTAgent:
         return {"retrieved": self.retrieved, "prior_loss": loss}
 
     def _retrieve(self, episodes: list[EpisodeView]) -> list[int]:
-        count, task = self.settings.retrieved, self.context.task
-        indices = candidates(episodes, task.action_dim, self.context.initial_observation.shape, count)
         if self.switches.random_replay:
+            shape, count = self.context.initial_observation.shape, self.settings.retrieved
+            indices = candidates(episodes, self.context.task.action_dim, shape, count)
             return random_episodes(indices, count, episode_seed(self.context.seed, "retrieval", 1))
-        # Always the frozen pre-trained encoder: arms without pre-training differ in the weights they start from alone.
-        encoder = _world_model(self.context).to(self.context.device)
-        load_world_model(encoder, self.context.pretrained)
-
-        @torch.no_grad()
-        def embed(first: Iterable[Tensor]) -> NDArray[np.float32]:
-            return encoder.encode(encoder.prepare(torch.cat(list(first)).to(self.context.device))).cpu().numpy()
-
-        found = [
-            embed(self._pad(np.asarray(episodes[i].observation[0])[None], episodes[i].units) for i in part)
-            for part in (indices[start : start + TOGETHER] for start in range(0, len(indices), TOGETHER))
-        ]
-        query = embed([self._pad(self.context.initial_observation[None], self.context.units)])
-        return nearest_episodes(query[0], np.concatenate(found), indices, count)
+        return retrieve(self.context, episodes, self.settings.world_model, self.settings.retrieved)
 
     def _open_rehearsal(self) -> None:
         if self.switches.rehearsal and self.retrieved:
@@ -170,9 +152,10 @@ class WPTAgent:
         prepared = model.prepare(self._pad(observation, self.context.units).to(self.context.device))
         noise = model.rssm.noise((len(observation),), generator)
         latent = model.rssm.observe_step(carry.latent, carry.action, model.encode(prepared), noise)
-        frames = self._stack(carry.frames, observation)
+        frames = None if self.prior is None else self.prior.stack(carry.frames, observation)
         if carry.guided.start <= carry.step < carry.guided.stop:
-            action = self._prior_action(frames)
+            assert self.prior is not None and frames is not None  # else there is no window
+            action = self.prior.act(frames, self.context.units)
         elif carry.warm_up:
             action = torch.rand(carry.action.shape, generator=generator, device=self.context.device) * 2 - 1
         else:
@@ -193,28 +176,10 @@ class WPTAgent:
         """How many agent steps of the episode the prior chose."""
         return {"guided_steps": float(carry.guided.stop - carry.guided.start)}
 
-    def _stack(self, frames: NDArray[Any] | None, observation: NDArray[Any]) -> NDArray[Any] | None:
-        """The last three frames ``(batch, 3, 64, 64, 3)`` where the prior needs them; the first one is repeated."""
-        if self.prior is None:
-            return None
-        if self.prior.frames == 1 or frames is None:
-            return np.repeat(observation[:, None], self.prior.frames, axis=1)
-        return np.concatenate([frames[:, 1:], observation[:, None]], axis=1)
-
-    def _prior_action(self, frames: NDArray[Any] | None) -> Tensor:
-        assert self.prior is not None and frames is not None
-        if self.context.observation == "pixels":
-            observation = torch.from_numpy(frames)
-        else:
-            observation = self._pad(frames[:, 0], self.context.units)
-        return self.prior(observation.to(self.context.device)).clamp(-1, 1)
-
     def _pad(self, observation: NDArray[Any], units: Units) -> Tensor:
         if self.context.observation == "pixels":
             return torch.from_numpy(np.array(observation))
-        padded = np.zeros((len(observation), STATE_PAD), np.float32)
-        padded[:, : observation.shape[1]] = units.apply(observation)
-        return torch.from_numpy(padded)
+        return torch.from_numpy(padded(observation, units))
 
     # Learning
 
@@ -303,7 +268,3 @@ class WPTAgent:
         self.retrieved = list(state["retrieved"])
         self.updates = state["updates"]
         self._open_rehearsal()
-
-
-def _world_model(context: AgentContext) -> WorldModel:
-    return WorldModel(context.settings.world_model, context.observation, STATE_PAD, ACTION_PAD, context.precision)

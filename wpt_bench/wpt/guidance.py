@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wpt_bench.data.views import EpisodeView
-from wpt_bench.protocol import ACTION_PAD, IMAGE_SIZE, STATE_PAD, ObservationKind, Progress
+from wpt_bench.protocol import ACTION_PAD, IMAGE_SIZE, STATE_PAD, ObservationKind, Progress, Units
 from wpt_bench.world_model.convolution import ConvEncoder, scale_frames
 from wpt_bench.world_model.functional import symlog
 from wpt_bench.world_model.nets import initialise, mlp
 from wpt_bench.world_model.optimizer import Optimizer
+from wpt_bench.wpt.parts import padded
 
 SHIFT = 3
 """Pixels of the random shift in behaviour cloning (authors' code)."""
@@ -71,6 +72,18 @@ class ClonedPrior(nn.Module):
         if self.encoder is None:
             return self.head(symlog(observation))
         return self.head(self.encoder(scale_frames(observation.permute(0, 2, 3, 1, 4).flatten(3))))
+
+    @torch.no_grad()
+    def act(self, frames: NDArray[Any], units: Units) -> Tensor:
+        """Padded actions in [-1, 1] for the last observations, ``(N, self.frames, ...)`` as the simulator gave them."""
+        seen = frames if self.observation == "pixels" else padded(frames[:, 0], units)
+        return self(torch.from_numpy(seen).to(next(self.parameters()).device)).clamp(-1, 1)
+
+    def stack(self, frames: NDArray[Any] | None, observation: NDArray[Any]) -> NDArray[Any]:
+        """The last ``self.frames`` observations ``(N, self.frames, ...)``; an episode's first one is repeated."""
+        if frames is None or self.frames == 1:
+            return np.repeat(observation[:, None], self.frames, axis=1)
+        return np.concatenate([frames[:, 1:], observation[:, None]], axis=1)
 
 
 def clone_prior(

@@ -6,12 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from wpt_bench.protocol import UserError
+from wpt_bench.protocol import ACTION_PAD, STATE_PAD, AgentContext, Units, UserError
+from wpt_bench.world_model.config import WorldModelSize
 from wpt_bench.world_model.model import WorldModel
 from wpt_bench.world_model.optimizer import Optimizer
+
+
+def padded(state: NDArray[np.float32], units: Units) -> NDArray[np.float32]:
+    """States ``(N, state_dim)`` in their units, zero-padded: float32 ``(N, STATE_PAD)``."""
+    seen = np.zeros((len(state), STATE_PAD), np.float32)
+    seen[:, : state.shape[1]] = units.apply(state)
+    return seen
+
 
 Parts = Mapping[str, nn.Module | Optimizer]
 
@@ -37,6 +48,12 @@ def load_weights(owner: nn.Module | Optimizer, state: Mapping[str, Tensor], what
             f"The checkpoint's {what} does not fit this model: it was made with other sizes; "
             "use the profile it was made with or start afresh with another --out."
         ) from error
+
+
+def world_model(context: AgentContext, size: WorldModelSize) -> WorldModel:
+    """A world model for the run's observations, with fresh weights, on its device."""
+    model = WorldModel(size, context.observation, STATE_PAD, ACTION_PAD, context.precision)
+    return model.to(context.device)
 
 
 def load_world_model(model: WorldModel, path: Path | None) -> None:

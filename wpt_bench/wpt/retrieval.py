@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import faiss
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from wpt_bench.data.views import EpisodeView
-from wpt_bench.protocol import UserError
+from wpt_bench.protocol import AgentContext, Units, UserError
+from wpt_bench.world_model.config import WorldModelSize
+from wpt_bench.wpt.parts import load_world_model, padded, world_model
 
-Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+TOGETHER = 50
+"""First observations that are encoded at a time."""
 
 
 def candidates(
@@ -49,6 +54,32 @@ def nearest_episodes(
     index.add(np.ascontiguousarray(keys))
     _, found = index.search(np.ascontiguousarray(query[None]), count)
     return [int(indices[row]) for row in found[0]]
+
+
+def retrieve(context: AgentContext, episodes: Sequence[EpisodeView], size: WorldModelSize, count: int) -> list[int]:
+    """The ``count`` episodes that start most like the run's first one, to the frozen pre-trained encoder.
+
+    Arms without pre-training and comparators use it as well: they differ in what they do with the episodes alone.
+
+    Args:
+        context: of the run, with the pre-trained weights.
+        episodes: all that were granted.
+        size: of the pre-trained world model.
+        count: k; UserError if there are fewer candidates.
+    """
+    indices = candidates(episodes, context.task.action_dim, context.initial_observation.shape, count)
+    model = world_model(context, size)
+    load_world_model(model, context.pretrained)
+
+    @torch.no_grad()
+    def embed(first: Iterable[tuple[NDArray[Any], Units]]) -> NDArray[np.float32]:
+        seen = [one[None] if context.observation == "pixels" else padded(one[None], units) for one, units in first]
+        return model.encode(model.prepare(torch.from_numpy(np.concatenate(seen)).to(context.device))).cpu().numpy()
+
+    parts = [indices[start : start + TOGETHER] for start in range(0, len(indices), TOGETHER)]
+    keys = [embed((np.asarray(episodes[i].observation[0]), episodes[i].units) for i in part) for part in parts]
+    query = embed([(context.initial_observation, context.units)])
+    return nearest_episodes(query[0], np.concatenate(keys), indices, count)
 
 
 def random_episodes(indices: Sequence[int], count: int, seed: int) -> list[int]:

@@ -1,0 +1,146 @@
+"""CQL, offline; and Cal-QL, which starts from the same offline learning and goes on online.
+
+CQL: Kumar et al., "Conservative Q-Learning for Offline Reinforcement Learning", arXiv 2006.04779. Soft actor-critic
+whose critics pay for values of actions that the data does not have: CQL(H), eq. 4, whose
+log-sum-exp over actions is estimated by importance sampling from ten uniform and twice ten policy actions (appendix F).
+Cal-QL: Nakamoto et al., arXiv 2303.05479. The policy's values are not pushed below the return that the data's own
+policy has from there (eq. 5.1), so that going online does not begin with unlearning; half of each batch stays offline.
+
+Hyperparameters: CQL's appendix F as kept in CORL (arXiv 2210.07105): weight 5, policy step size 1e-4, critics 3e-4,
+target without entropy; Cal-QL's appendix: the same, batches mixed half and half. Layers of both: three of 256.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from wpt_bench.baselines import soft_actor_critic
+from wpt_bench.baselines.agent import GROUP
+from wpt_bench.baselines.soft_actor_critic import SoftActorCritic
+from wpt_bench.baselines.transitions import Batch, Transitions, rewarded
+from wpt_bench.protocol import AgentContext, DataAccess, Method
+
+
+class Settings(soft_actor_critic.Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """See the module's first lines for where the values come from.
+
+    Attributes:
+        offline_updates: on the offline data, before any environment step.
+        weight: of the conservative term.
+        actions: uniform ones, and as many of the policy at each end of the transition.
+    """
+
+    layers: int = 3
+    offline_updates: int = 1_000_000
+    actor_rate: float = 1e-4
+    entropy_in_target: bool = False
+    weight: float = 5.0
+    actions: int = 10
+
+
+class CQL(SoftActorCritic):
+    """See the module's first lines; ``calibrated`` makes it Cal-QL."""
+
+    offline_share = 0.5
+    warms_up = False
+
+    def __init__(self, context: AgentContext, *, calibrated: bool) -> None:
+        super().__init__(context)
+        self.calibrated = calibrated
+        self.conservative: Settings = context.settings
+
+    def open_data(self) -> Transitions:
+        """The task's labelled episodes."""
+        return rewarded(self.sight, self.context.data.episodes())
+
+    def critic_loss(
+        self, batch: Batch, feature: Tensor, next_feature: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Temporal-difference error plus the conservative term."""
+        loss, metrics = super().critic_loss(batch, feature, next_feature, generator)
+        action, log_density = self._probes(feature, next_feature, generator)
+        # (members, actions, N): every state with all its probes, in one pass through the critics
+        value = self.critic(feature.repeat(len(action), 1), action.flatten(0, 1)).unflatten(1, action.shape[:2])
+        if self.calibrated:
+            uniform, own = value.split([self.conservative.actions, 2 * self.conservative.actions], 1)
+            value = torch.cat([uniform, own.maximum(batch.to_go)], 1)
+        gap = conservative_gap(value, log_density, self.critic(feature, batch.action))
+        metrics |= {"conservative_gap": gap.detach().mean()}
+        return loss + self.conservative.weight * gap.sum(), metrics
+
+    @torch.no_grad()
+    def _probes(self, feature: Tensor, next_feature: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Actions ``(3 actions, N, action_dim)``, uniform ones first, and their log-densities ``(3 actions, N)``."""
+        count, dim = self.conservative.actions, self.sight.action_dim
+        uniform = torch.rand((count, len(feature), dim), generator=generator, device=feature.device) * 2 - 1
+        actions, densities = [uniform], [torch.full(uniform.shape[:2], -dim * math.log(2), device=feature.device)]
+        for seen in (feature, next_feature):
+            action, log_prob = self.actor.sample(seen.repeat(count, 1), generator)
+            actions.append(action.view(count, len(feature), dim))
+            densities.append(log_prob.view(count, len(feature)))
+        return torch.cat(actions), torch.cat(densities)
+
+
+def conservative_gap(value: Tensor, log_density: Tensor, data_value: Tensor) -> Tensor:
+    """The soft maximum of the values over all actions less the value of the data's action, averaged over states.
+
+    Args:
+        value: of probes, float ``(members, probes, N)``.
+        log_density: with which each probe was drawn, float ``(probes, N)``.
+        data_value: float ``(members, N)``.
+
+    Returns:
+        float ``(members,)``. The log of the mean would be the estimate; as in the authors' code it is that of the sum,
+        which differs by a constant.
+    """
+    return (torch.logsumexp(value - log_density, 1) - data_value).mean(-1)
+
+
+def _cql(context: AgentContext) -> CQL:
+    return CQL(context, calibrated=False)
+
+
+def _cal_ql(context: AgentContext) -> CQL:
+    return CQL(context, calibrated=True)
+
+
+def _offline_updates(settings: Settings) -> int:
+    return settings.offline_updates
+
+
+METHODS = (
+    Method(
+        name="cql",
+        version=1,
+        family="Offline RL",
+        data_access=DataAccess.LABELLED,
+        observations=("state",),
+        paper="Conservative Q-Learning for Offline Reinforcement Learning, arXiv 2006.04779",
+        build=_cql,
+        settings=Settings,
+        settings_name="cql",
+        settings_group=GROUP,
+        updates_per_step=lambda settings: 0.0,
+        offline_updates=_offline_updates,
+        online=False,
+        tuning="arXiv 2006.04779, appendix F, as in CORL",
+    ),
+    Method(
+        name="cal-ql",
+        version=1,
+        family="Off2On RL",
+        data_access=DataAccess.LABELLED,
+        observations=("state",),
+        paper="Cal-QL: Calibrated Offline RL Pre-Training for Efficient Online Fine-Tuning, arXiv 2303.05479",
+        build=_cal_ql,
+        settings=Settings,
+        settings_name="cal-ql",
+        settings_group=GROUP,
+        updates_per_step=soft_actor_critic.updates_per_step,
+        offline_updates=_offline_updates,
+        tuning="arXiv 2303.05479, as in CORL",
+    ),
+)

@@ -1,0 +1,179 @@
+"""IQL offline, the same going on online (iql-finetune), and one for all tasks of a suite (mt-iql).
+
+Kostrikov et al., "Offline Reinforcement Learning with Implicit Q-Learning", arXiv 2110.06169. State values are an upper
+expectile of the data's action values (eq. 5), action values regress on them (eq. 6), and the policy is cloned from the
+data with weights that grow with the advantage (eq. 7): no action outside the data is ever valued.
+
+Hyperparameters: its section 5 and appendix B for locomotion: expectile 0.7, inverse temperature 3, weights up to 100,
+step size 3e-4 (without the paper's cosine schedule of the actor's), two layers of 256. Online, batches are half offline
+and half own transitions, as RLPD (arXiv 2302.02948) found best, for every Off2On method here. From pixels: DrQ-v2's
+encoder and random shifts. For all tasks at once: padded states and actions, a learned embedding of the task, each task
+equally often.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from wpt_bench.baselines import agent
+from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, optimizer
+from wpt_bench.baselines.networks import Critic, Gaussian, SlowCopy, Value
+from wpt_bench.baselines.transitions import Batch, Transitions, of_all_tasks, rewarded
+from wpt_bench.protocol import DISCOUNT, AgentContext, DataAccess, Method
+from wpt_bench.world_model.optimizer import Optimizer
+
+PAPER = "Offline Reinforcement Learning with Implicit Q-Learning, arXiv 2110.06169"
+TUNING = "arXiv 2110.06169, section 5 and appendix B"
+
+
+class Settings(agent.Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """See the module's first lines for where the values come from.
+
+    Attributes:
+        offline_updates: on the offline data, before any environment step.
+        updates_per_step: per agent step, online.
+        expectile: of the action values that state values are.
+        inverse_temperature: of the advantages in the policy's weights. largest_weight: where these are cut.
+    """
+
+    offline_updates: int = 1_000_000
+    updates_per_step: float = 1.0
+    expectile: float = 0.7
+    inverse_temperature: float = 3.0
+    largest_weight: float = 100.0
+
+
+class IQL(ModelFreeAgent):
+    """See the module's first lines."""
+
+    offline_share = 0.5
+    warms_up = False
+
+    def __init__(self, context: AgentContext, *, multi_task: bool = False) -> None:
+        super().__init__(context, multi_task=multi_task)
+        settings: Settings = context.settings
+        self.settings = settings
+        action_dim, size = self.sight.action_dim, (settings.hidden, settings.layers)
+        self.value = Value(self.eyes, *size).to(self.device)
+        self.critic = Critic(self.eyes, action_dim, 2, *size).to(self.device)
+        self.slow_critic = SlowCopy(self.critic)
+        self.actor = Gaussian(self.eyes, *size, action_dim).to(self.device)
+        self._value_optimizer = optimizer(self.value, settings.learning_rate)
+        self._critic_optimizer = optimizer(nn.ModuleList([self.eyes, self.critic]), settings.learning_rate)
+        self._actor_optimizer = optimizer(self.actor, settings.learning_rate)
+
+    def parts(self) -> dict[str, nn.Module | Optimizer]:
+        """Networks and optimizers."""
+        return {
+            "value": self.value,
+            "critic": self.critic,
+            "slow_critic": self.slow_critic.module,
+            "actor": self.actor,
+            "value_optimizer": self._value_optimizer,
+            "critic_optimizer": self._critic_optimizer,
+            "actor_optimizer": self._actor_optimizer,
+        }
+
+    def open_data(self) -> Transitions:
+        """Labelled episodes: the task's, or every task's."""
+        episodes = self.context.data.episodes()
+        return of_all_tasks(self.sight, episodes, self.tasks) if self.tasks else rewarded(self.sight, episodes)
+
+    def policy(self, feature: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The mean; online, a sample."""
+        return self.actor(feature) if generator is None else self.actor.sample(feature, generator)
+
+    def learn(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """State values, policy and action values, all from the values as they were before."""
+        settings = self.settings
+        feature = self.eyes(batch.observation, batch.task)
+        seen = feature.detach()
+        with torch.no_grad():
+            target = batch.reward + DISCOUNT * self.value(self.eyes(batch.next_observation, batch.task))
+            value_of_action = self.slow_critic.module(seen, batch.action).amin(0)
+        value = self.value(seen)
+        value_loss = expectile_loss(value_of_action - value, settings.expectile)
+        weight = advantage_weight(
+            (value_of_action - value).detach(), settings.inverse_temperature, settings.largest_weight
+        )
+        actor_loss = -(weight * self.actor.log_prob(seen, batch.action, batch.mask)).mean()
+        critic_loss = ((self.critic(feature, batch.action) - target) ** 2).mean(-1).sum()
+        self._value_optimizer.step(value_loss)
+        self._actor_optimizer.step(actor_loss)
+        self._critic_optimizer.step(critic_loss)
+        self.slow_critic.follow(self.critic, settings.target_rate)
+        return {
+            "value_loss": value_loss.detach(),
+            "critic_loss": critic_loss.detach(),
+            "actor_loss": actor_loss.detach(),
+            "value": value.detach().mean(),
+        }
+
+
+def expectile_loss(difference: Tensor, expectile: float) -> Tensor:
+    """Asymmetric squared loss: negative differences weigh ``1 - expectile`` (eq. 5), averaged."""
+    return (torch.where(difference > 0, expectile, 1 - expectile) * difference**2).mean()
+
+
+def advantage_weight(advantage: Tensor, inverse_temperature: float, largest: float) -> Tensor:
+    """exp(inverse temperature x advantage), cut at ``largest`` (eq. 7)."""
+    return torch.exp(inverse_temperature * advantage).clamp(max=largest)
+
+
+def _offline_updates(settings: Settings) -> int:
+    return settings.offline_updates
+
+
+METHODS = (
+    Method(
+        name="iql",
+        version=1,
+        family="Offline RL",
+        data_access=DataAccess.LABELLED,
+        observations=("state", "pixels"),
+        paper=PAPER,
+        build=IQL,
+        settings=Settings,
+        settings_name="iql",
+        settings_group=GROUP,
+        updates_per_step=lambda settings: 0.0,
+        offline_updates=_offline_updates,
+        online=False,
+        tuning=TUNING,
+    ),
+    Method(
+        name="iql-finetune",
+        version=1,
+        family="Off2On RL",
+        data_access=DataAccess.LABELLED,
+        observations=("state",),
+        paper=PAPER,
+        build=IQL,
+        settings=Settings,
+        settings_name="iql-finetune",
+        settings_group=GROUP,
+        updates_per_step=lambda settings: settings.updates_per_step,
+        offline_updates=_offline_updates,
+        tuning=TUNING,
+    ),
+    Method(
+        name="mt-iql",
+        version=1,
+        family="MT offline RL",
+        data_access=DataAccess.LABELLED_MULTITASK,
+        observations=("state",),
+        paper=PAPER,
+        build=partial(IQL, multi_task=True),
+        settings=Settings,
+        settings_name="mt-iql",
+        settings_group=GROUP,
+        updates_per_step=lambda settings: 0.0,
+        offline_updates=_offline_updates,
+        online=False,
+        shared=True,
+        tuning=TUNING,
+    ),
+)

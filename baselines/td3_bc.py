@@ -1,0 +1,162 @@
+"""TD3+BC, offline, and one for all tasks of a suite (mt-td3-bc).
+
+Fujimoto and Gu, "A Minimalist Approach to Offline Reinforcement Learning", arXiv 2106.06860. TD3 (arXiv 1802.09477)
+whose actor also imitates the data: it climbs lambda Q - (pi - a)^2, with lambda = alpha / mean |Q| (eqs. 3 and 5).
+
+Hyperparameters: its appendix: alpha 2.5, target noise 0.2 cut at 0.5, actor and slow copies every second update, step
+size 3e-4, two layers of 256. The suite's constants stand where the paper standardises states by the data. For all tasks
+at once: padded states and actions, a learned embedding of the task, each task equally often.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from wpt_bench.baselines import agent
+from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, optimizer
+from wpt_bench.baselines.networks import Critic, Deterministic, SlowCopy
+from wpt_bench.baselines.transitions import Batch, Transitions, of_all_tasks, rewarded
+from wpt_bench.protocol import DISCOUNT, AgentContext, DataAccess, Method
+from wpt_bench.world_model.optimizer import Optimizer
+
+PAPER = "A Minimalist Approach to Offline Reinforcement Learning, arXiv 2106.06860"
+TUNING = "arXiv 2106.06860, appendix"
+
+
+class Settings(agent.Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """See the module's first lines for where the values come from.
+
+    Attributes:
+        offline_updates: on the offline data.
+        alpha: weight of the values against imitation.
+        noise, largest_noise: of the target's actions, and where it is cut.
+        actor_every: critic updates for each update of the actor and the slow copies.
+    """
+
+    offline_updates: int = 1_000_000
+    alpha: float = 2.5
+    noise: float = 0.2
+    largest_noise: float = 0.5
+    actor_every: int = 2
+
+
+class TD3BC(ModelFreeAgent):
+    """See the module's first lines."""
+
+    warms_up = False
+
+    def __init__(self, context: AgentContext, *, multi_task: bool = False) -> None:
+        super().__init__(context, multi_task=multi_task)
+        settings: Settings = context.settings
+        self.settings = settings
+        action_dim, size = self.sight.action_dim, (settings.hidden, settings.layers)
+        self.actor = Deterministic(self.eyes, *size, action_dim).to(self.device)
+        self.critic = Critic(self.eyes, action_dim, 2, *size).to(self.device)
+        self.slow_actor, self.slow_critic = SlowCopy(self.actor), SlowCopy(self.critic)
+        self._actor_optimizer = optimizer(self.actor, settings.learning_rate)
+        self._critic_optimizer = optimizer(nn.ModuleList([self.eyes, self.critic]), settings.learning_rate)
+
+    def parts(self) -> dict[str, nn.Module | Optimizer]:
+        """Networks and optimizers."""
+        return {
+            "actor": self.actor,
+            "critic": self.critic,
+            "slow_actor": self.slow_actor.module,
+            "slow_critic": self.slow_critic.module,
+            "actor_optimizer": self._actor_optimizer,
+            "critic_optimizer": self._critic_optimizer,
+        }
+
+    def open_data(self) -> Transitions:
+        """Labelled episodes: the task's, or every task's."""
+        episodes = self.context.data.episodes()
+        return of_all_tasks(self.sight, episodes, self.tasks) if self.tasks else rewarded(self.sight, episodes)
+
+    def policy(self, feature: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Always the same action: there is no online step to explore in."""
+        return self.actor(feature)
+
+    def learn(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Critics, then every ``actor_every``-th time the actor and the slow copies."""
+        settings = self.settings
+        feature = self.eyes(batch.observation, batch.task)
+        with torch.no_grad():
+            next_feature = self.eyes(batch.next_observation, batch.task)
+            noise = torch.randn(batch.action.shape, generator=generator, device=self.device) * settings.noise
+            noise.clamp_(-settings.largest_noise, settings.largest_noise)
+            next_action = (self.slow_actor.module(next_feature) + noise).clamp_(-1, 1) * batch.mask
+            target = batch.reward + DISCOUNT * self.slow_critic.module(next_feature, next_action).amin(0)
+        value = self.critic(feature, batch.action)
+        loss = ((value - target) ** 2).mean(-1).sum()
+        self._critic_optimizer.step(loss)
+        metrics = {"critic_loss": loss.detach(), "value": value.detach().mean()}
+        if (self.updates + 1) % settings.actor_every == 0:
+            metrics |= self._learn_actor(batch, feature.detach())
+        return metrics
+
+    def _learn_actor(self, batch: Batch, feature: Tensor) -> dict[str, Tensor]:
+        settings = self.settings
+        action = self.actor(feature) * batch.mask
+        loss = td3_bc_loss(self.critic(feature, action)[0], action, batch.action, batch.mask, settings.alpha)
+        self._actor_optimizer.step(loss)
+        self.slow_critic.follow(self.critic, settings.target_rate)
+        self.slow_actor.follow(self.actor, settings.target_rate)
+        return {"actor_loss": loss.detach()}
+
+
+def td3_bc_loss(value: Tensor, action: Tensor, data_action: Tensor, mask: Tensor, alpha: float) -> Tensor:
+    """-lambda Q + (pi - a)^2, averaged, with lambda = alpha / mean |Q| taken as a constant (eqs. 3 and 5).
+
+    Args:
+        value: of the actor's actions, float ``(N,)``.
+        action, data_action: float ``(N, action_dim)``.
+        mask: 1 where a dimension is real, float ``(N, action_dim)``; the imitation is averaged over these.
+        alpha: weight of the values.
+    """
+    weight = alpha / value.detach().abs().mean()
+    imitation = (((action - data_action) * mask) ** 2).sum() / mask.sum()
+    return imitation - weight * value.mean()
+
+
+def _offline_updates(settings: Settings) -> int:
+    return settings.offline_updates
+
+
+METHODS = (
+    Method(
+        name="td3-bc",
+        version=1,
+        family="Offline RL",
+        data_access=DataAccess.LABELLED,
+        observations=("state",),
+        paper=PAPER,
+        build=TD3BC,
+        settings=Settings,
+        settings_name="td3-bc",
+        settings_group=GROUP,
+        updates_per_step=lambda settings: 0.0,
+        offline_updates=_offline_updates,
+        online=False,
+        tuning=TUNING,
+    ),
+    Method(
+        name="mt-td3-bc",
+        version=1,
+        family="MT offline RL",
+        data_access=DataAccess.LABELLED_MULTITASK,
+        observations=("state",),
+        paper=PAPER,
+        build=partial(TD3BC, multi_task=True),
+        settings=Settings,
+        settings_name="mt-td3-bc",
+        settings_group=GROUP,
+        updates_per_step=lambda settings: 0.0,
+        offline_updates=_offline_updates,
+        online=False,
+        shared=True,
+        tuning=TUNING,
+    ),
+)
