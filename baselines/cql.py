@@ -65,8 +65,7 @@ class CQL(SoftActorCritic):
         # (members, actions, N): every state with all its probes, in one pass through the critics
         value = self.critic(feature.repeat(len(action), 1), action.flatten(0, 1)).unflatten(1, action.shape[:2])
         if self.calibrated:
-            uniform, own = value.split([self.conservative.actions, 2 * self.conservative.actions], 1)
-            value = torch.cat([uniform, own.maximum(batch.to_go)], 1)
+            value = calibrated(value, self.conservative.actions, batch.to_go)
         gap = conservative_gap(value, log_density, self.critic(feature, batch.action))
         metrics |= {"conservative_gap": gap.detach().mean()}
         return loss + self.conservative.weight * gap.sum(), metrics
@@ -97,6 +96,17 @@ def conservative_gap(value: Tensor, log_density: Tensor, data_value: Tensor) -> 
         which differs by a constant.
     """
     return (torch.logsumexp(value - log_density, 1) - data_value).mean(-1)
+
+
+def calibrated(value: Tensor, uniform: int, to_go: Tensor) -> Tensor:
+    """Values of which those of the policy's probes are at least the return that the data went on to (eq. 5.1).
+
+    Args:
+        value: float ``(members, probes, N)``, of which the first ``uniform`` probes are not the policy's.
+        uniform: number of these.
+        to_go: float ``(N,)``; -inf where the episode is unfinished, which bounds nothing.
+    """
+    return torch.cat([value[:, :uniform], value[:, uniform:].maximum(to_go)], 1)
 
 
 def _cql(context: AgentContext) -> CQL:

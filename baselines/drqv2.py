@@ -4,9 +4,9 @@ Yarats et al., "Mastering Visual Continuous Control", arXiv 2107.09645. A convol
 alone, random shifts, three-step returns, two critics, and exploration noise that falls along a schedule.
 
 Hyperparameters: its appendix: step size 1e-4, batches of 256, hidden layers of 1024, 50 features, an update every
-second decision, slow critics at 0.01, noise cut at 0.3. Its schedules are given in frames for budgets of a million and more;
-here the deviation falls from 1 to 0.1 over the first two thirds of the budget: the 100,000 frames of its easy tasks, of
-the 150,000 of WPT's protocol.
+second decision, slow critics at 0.01, noise cut at 0.3. Its schedules are given in frames for budgets of a million and
+more; here the deviation falls from 1 to 0.1 over the first two thirds of the budget: the 100,000 frames of its easy
+tasks, of the 150,000 of WPT's protocol.
 """
 
 from __future__ import annotations

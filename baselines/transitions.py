@@ -25,8 +25,8 @@ class Batch:
             ``(N, 64, 64, 9)``, oldest first.
         action: float32 ``(N, action_dim)``, zero where padded.
         mask: 1 where a number of the action is real, float32 ``(N, action_dim)``.
-        reward: float32 ``(N,)``, discounted and summed over ``steps`` agent steps.
-        to_go: discounted rewards from here to the end of the episode, float32 ``(N,)``; -inf while it is unfinished.
+        reward: scaled, discounted and summed over ``steps`` agent steps, float32 ``(N,)``.
+        to_go: discounted, scaled rewards from here to the end of the episode, float32 ``(N,)``; -inf while it is unfinished.
         task: index of the task, int64 ``(N,)``.
     """
 
@@ -46,18 +46,21 @@ class Sight:
     Attributes:
         pixels: pictures instead of states.
         width: numbers in a state. action_dim: numbers in an action.
+        reward_scale: what rewards are multiplied by: one over the largest of an environment step, for every method.
     """
 
     pixels: bool
     width: int
     action_dim: int
+    reward_scale: float = 1.0
 
     @staticmethod
     def of(context: AgentContext, *, padded: bool = False) -> Sight:
         """For the task of a run; ``padded`` for all embodiments at once."""
         task = context.task
         pixels = context.observation == "pixels"
-        return Sight(pixels, STATE_PAD, ACTION_PAD) if padded else Sight(pixels, task.state_dim, task.action_dim)
+        width, action_dim = (STATE_PAD, ACTION_PAD) if padded else (task.state_dim, task.action_dim)
+        return Sight(pixels, width, action_dim, 1 / task.largest_reward)
 
     def states(self, state: NDArray[np.float32], units: Units) -> NDArray[np.float32]:
         """States ``(N, state_dim)`` in their units, through symlog, padded: float32 ``(N, width)``."""
@@ -99,7 +102,7 @@ class Transitions:
             self._action[row, : len(action)] = action
             self._action_dims[row] = len(action)
             self._row.append(row - 1)
-            self._reward.append(reward)
+            self._reward.append(reward * self.sight.reward_scale)
             self._to_go.append(-np.inf)
             self._task.append(0)
             if len(self._row) - self._begun >= self.steps:
@@ -127,8 +130,9 @@ class Transitions:
             self._observed = rows.stop
         steps, before = len(episode) - 1, len(self._row)
         self._row.extend(self._known[key] + np.arange(steps))
-        self._reward.extend(reward[1:])
-        self._to_go.extend(rewards_to_go(reward[1:]))
+        scaled = reward[1:] * self.sight.reward_scale
+        self._reward.extend(scaled)
+        self._to_go.extend(rewards_to_go(scaled))
         self._task.extend(np.full(steps, task))
         self._complete.extend(before + np.arange(max(0, steps - self.steps + 1)))
         self._begun = len(self._row)

@@ -77,6 +77,7 @@ class Task:
         score_scale: the score is this record divided by ``score_scale``; 0 to 1, never clipped.
         paper: whether the task is one of the paper's 72.
         camera: the camera of the pixel observation, as recorded in the protocol.
+        largest_reward: of an environment step, as the benchmark defines it; for methods to which scale matters.
     """
 
     suite: str
@@ -91,6 +92,7 @@ class Task:
     score_scale: float
     paper: bool
     camera: str
+    largest_reward: float = 1.0
 
     @property
     def id(self) -> str:

@@ -83,6 +83,7 @@ _TASKS = tuple(
         score_scale=1.0,
         paper=True,
         camera=CAMERA,
+        largest_reward=10.0,
     )
     for name in NAMES
 )

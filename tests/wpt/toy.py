@@ -49,11 +49,11 @@ def task(action_dim: int = 2) -> Task:
     return Task("toy", "reach", "point", "point", 3, action_dim, 2 * STEPS, 2, "return", 1.0, False, "")
 
 
-def write_weights(folder: Path) -> Path:
+def write_weights(folder: Path, observation: str = "state") -> Path:
     """A world model as if pre-trained."""
     torch.manual_seed(7)
     path = folder / "weights.safetensors"
-    path.write_bytes(encode(WorldModel(SIZE, "state", STATE_PAD, ACTION_PAD).state_dict()))
+    path.write_bytes(encode(WorldModel(SIZE, observation, STATE_PAD, ACTION_PAD).state_dict()))
     return path
 
 

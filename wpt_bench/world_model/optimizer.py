@@ -40,7 +40,7 @@ class Optimizer:
 
     @torch.no_grad()
     def _step(self, gradients: Iterable[Tensor]) -> Tensor:
-        self._vector.grad = nn.utils.parameters_to_vector(gradients)
+        self._vector.grad = torch.cat([gradient.reshape(-1) for gradient in gradients])
         norm = nn.utils.clip_grad_norm_(self._vector, self._clip)
         if self._decay:
             self._vector.mul_(1 - self._decay)

@@ -1,0 +1,52 @@
+"""A change of behaviour must raise the method's version: losses after three updates, written down per version.
+
+When this fails and the change is meant, raise the method's ``version`` in its file in ``baselines/`` and write the file
+anew with ``python tests/baselines/test_golden.py``.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from wpt.toy import silent
+
+from baselines import toy
+from wpt_bench.protocol import Method
+
+GOLDEN = Path(__file__).with_name("golden.json")
+
+
+def losses(method: Method, kind: str, folder: Path) -> dict[str, float]:
+    """Metrics of the third update of a method on the toy task."""
+    agent = toy.agent(method, kind, folder)
+    agent.offline(silent)
+    if method.online:
+        toy.fill(agent, kind)
+    agent.update()
+    agent.update()
+    return agent.update()
+
+
+def key(method: Method, kind: str) -> str:
+    """Under which the losses are written down."""
+    return f"{method.name} {method.version} {kind}"
+
+
+@pytest.mark.parametrize(("method", "kind"), toy.CASES, ids=[f"{one.name}-{kind}" for one, kind in toy.CASES])
+def test_behaviour_belongs_to_a_version(method: Method, kind: str, tmp_path: Path) -> None:
+    golden = json.loads(GOLDEN.read_text())
+    assert key(method, kind) in golden, "the version was raised: write the golden file anew"
+    assert losses(method, kind, tmp_path) == pytest.approx(golden[key(method, kind)], rel=2e-2, abs=1e-4)
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        written = {key(method, kind): losses(method, kind, Path(folder)) for method, kind in toy.CASES}
+    GOLDEN.write_text(json.dumps(written, indent=1) + "\n")
