@@ -26,7 +26,7 @@ class Batch:
         action: float32 ``(N, action_dim)``, zero where padded.
         mask: 1 where a number of the action is real, float32 ``(N, action_dim)``.
         reward: scaled, discounted and summed over ``steps`` agent steps, float32 ``(N,)``.
-        to_go: discounted, scaled rewards from here to the end of the episode, float32 ``(N,)``; -inf while it is unfinished.
+        to_go: discounted, scaled rewards from here to the end of the episode, float32 ``(N,)``; -inf until it ends.
         task: index of the task, int64 ``(N,)``.
     """
 

@@ -42,7 +42,7 @@ def test_end_to_end_from_collection_to_batches(tmp_path):
     assert told[-1] == 1
     assert len(data.episodes) == 12
     episodes = grant(data, DataAccess.LABELLED, TASKS["cart-left"], SUITE, "state").episodes()
-    batch = SequenceSampler(episodes, 11, "state").sample(6, np.random.default_rng(0))
+    batch = SequenceSampler(episodes, 31, "state").sample(6, np.random.default_rng(0))
     env = SUITE.make(TASKS["cart-left"], "state")
     units = SUITE.units("cart")
     carts = [info for info in data.episodes if info.scene == "cart"]
@@ -50,7 +50,7 @@ def test_end_to_end_from_collection_to_batches(tmp_path):
     for row in range(6):
         first, _ = env.reset(seed=seeds[float(batch.observation[row, 0, 0])])
         np.testing.assert_array_equal(batch.observation[row, 0, :3], units.apply(first))
-        for t in range(1, 11):
+        for t in range(1, 31):
             observation, reward, _, truncated, _ = env.step(batch.action[row, t, :1])
             np.testing.assert_array_equal(batch.observation[row, t, :3], units.apply(observation))
             assert batch.reward[row, t] == np.float32(reward)

@@ -99,7 +99,7 @@ def test_without_episodes_is_one_sentence():
 
 def test_a_batch_is_a_copy(dataset):
     episodes = grant(dataset, DataAccess.REWARD_FREE, TASKS["cart-left"], SUITE, "state").episodes()
-    batch = SequenceSampler(episodes, 11, "state").sample(4, np.random.default_rng(0))
+    batch = SequenceSampler(episodes, 31, "state").sample(4, np.random.default_rng(0))
     batch.observation[:] = 5  # writes nothing to the data
     assert not any((np.array(episode.observation) == 5).all() for episode in episodes)
 

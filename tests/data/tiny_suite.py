@@ -16,7 +16,7 @@ import numpy as np
 from wpt_bench.data.store import Dataset, ShardWriter, seal
 from wpt_bench.protocol import CollectionJob, Task, Units, episode_seed
 
-REPEAT, FRAMES = 2, 20
+REPEAT, FRAMES = 2, 60
 DIMS = {"cart": (3, 1), "boat": (5, 2), "arm": (4, 2)}
 
 
@@ -31,7 +31,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 def _task(embodiment: str, name: str, scene: str, score: str) -> Task:
     state_dim, action_dim = DIMS[embodiment]
-    return Task("tiny", name, embodiment, scene, state_dim, action_dim, FRAMES, REPEAT, score, 20.0, True, "top")
+    return Task("tiny", name, embodiment, scene, state_dim, action_dim, FRAMES, REPEAT, score, float(FRAMES), True, "top")
 
 
 TASKS = {
@@ -158,22 +158,26 @@ def _collect(settings, scene, collector, seed, writer, progress):
             if kind == "die":
                 os._exit(9)
             time.sleep(600)
-        episode = record(
-            task, episode_seed(seed, "collection", index), 0.0 if collector == "still" else 1.0, settings.pixels
-        )
+        of_episode = episode_seed(seed, "collection", index)
+        episode = record(task, of_episode, 0.0 if collector == "still" else 1.0, settings.pixels, collector == "drift")
         writer.add_episode(**episode)
         progress((index + 1) / settings.episodes, writer.name)
 
 
-def record(task: Task, seed: int, noise: float, pixels: bool = False) -> dict:
-    """One episode, as ``ShardWriter.add_episode`` takes it: random actions of size ``noise``."""
+def record(task: Task, seed: int, noise: float, pixels: bool = False, drift: bool = False) -> dict:
+    """One episode, as ``ShardWriter.add_episode`` takes it: random actions of size ``noise``.
+
+    With ``drift`` they lean one way for the whole episode, so that some episodes are good at something.
+    """
     env = Points(task, "state")
     states, images = [env.reset(seed=seed)[0]], [image_of(env.points)]
     rng = np.random.default_rng([seed, 1])
     actions = [np.zeros(task.action_dim, np.float32)]
+    leaning = rng.uniform(-1, 1, task.action_dim) if drift else 0.0
     physics = [env.points]
     for _ in range(task.agent_steps):
-        actions.append((noise * rng.uniform(-1, 1, task.action_dim)).astype(np.float32))
+        action = leaning + noise * rng.uniform(-1, 1, task.action_dim)
+        actions.append(np.clip(action, -1, 1).astype(np.float32))
         for _ in range(REPEAT):
             env.advance(actions[-1])
             physics.append(env.points)

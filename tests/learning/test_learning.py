@@ -1,0 +1,138 @@
+"""Every method learns, by the real harness on a small real task: from random it gets at least half of the way to the
+best there is, on every task it is given and with every seed.
+
+The tasks are points in a box (``tests/data/tiny_suite.py``); offline episodes lean one way or another, so that some of
+them are good at the task. All seeds and budgets were fixed before; settings are small and the same for all methods but
+for the ratio of updates.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data import tiny_suite
+
+from wpt_bench import records, registry
+from wpt_bench.profiles import Data, Grid, Pretraining, Profile
+from wpt_bench.protocol import Method, episode_seed
+from wpt_bench.records import Identity
+from wpt_bench.running.loop import execute
+from wpt_bench.running.plan import Layout, identities, select, stages
+from wpt_bench.running.stages import make
+from wpt_bench.world_model.config import WorldModelSize
+
+SEEDS = (0, 1)
+EPISODES = 10
+ONE, ALL = ("cart-left",), ("cart-left", "cart-right", "boat-right")
+WORLD_MODELS = ("dreamer", "wpt", "wpt-no-guidance")
+METHODS = [one for one in registry.methods().values() if one.settings_group or one.name in WORLD_MODELS]
+CASES = [pytest.param(one, kind, id=f"{one.name}-{kind}") for one in METHODS for kind in one.observations]
+
+
+def profile(kind: str) -> Profile:
+    """Small enough that a run takes some seconds."""
+    pixels = kind == "pixels"
+    model_free = {"hidden": 64, "layers": 2, "channels": 8, "batch": 32 if pixels else 64, "learning_rate": 1e-3}
+    model_free |= {"updates_per_step": 1.0, "actor_every": 1, "offline_updates": 600 if pixels else 1500}
+    model_free |= {"actor_rate": 1e-3, "target_rate": 0.01}
+    prior = {"prior_updates": 200, "prior_batch": 64, "prior_lr": 1e-3, "prior_units": 64, "prior_depth": 8}
+    wpt = {"updates_per_step": 0.5, "batch": 16, "length": 8, "horizon": 6, "starts": 64, "units": 64, "layers": 1}
+    wpt |= {"model_lr": 3e-3, "actor_critic_lr": 2e-3, "adam_eps": 1e-8, "entropy": 1e-3, "normalise_returns": True}
+    return Profile(
+        name=f"learning-{kind}",
+        description="",
+        observation=kind,
+        world_model=WorldModelSize(deter=64, hidden=32, stoch=8, classes=8, blocks=2, units=64, layers=1, cnn_depth=8),
+        pretraining=Pretraining(updates=200, batch=16, length=8, learning_rate=3e-3, adam_eps=1e-8),
+        grids={
+            "tiny": Grid(
+                tasks=ONE,
+                seeds=SEEDS,
+                methods=(),
+                budget=tiny_suite.FRAMES * (60 if pixels else 100),
+                data=Data(),
+                evaluation_every=1.0,
+                evaluation_episodes=EPISODES,
+                retrieved=20,
+            )
+        },
+        settings={"model-free": model_free | prior, "wpt": wpt | prior},
+        minutes=1,
+        memory_gib=1,
+        disk_gib=1,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _known(monkeypatch_module: pytest.MonkeyPatch) -> None:
+    monkeypatch_module.setattr(registry, "suites", lambda: {"tiny": tiny_suite.SUITE})
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    return Layout(tmp_path_factory.mktemp("learning"))
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize(("method", "kind"), CASES)
+def test_learning(method: Method, kind: str, layout: Layout, record_property: Any) -> None:
+    tasks = ALL if method.shared else ONE
+    selection = select("tiny", profile(kind), tasks, (method.name,))
+    folder = layout.data("tiny", f"learning-{kind}")
+    if not folder.exists():
+        tiny_suite.build(folder, ("cart", "boat"), episodes=60, collectors=("noise", "drift"), pixels=kind == "pixels")
+    data = tiny_suite.Dataset.open(folder)
+    for stage in stages(selection, data.digest):
+        make(stage, layout, data.path, silent)
+    lines, problems = [], []
+    for task in tasks:
+        learned = [
+            learn(identity, layout, data.path)
+            for identity in identities(selection, data.digest)
+            if identity.task == task
+        ]
+        random, best = played(task, "random"), played(task, "best")
+        lines.append(f"{task} {random:.2f} " + "/".join(f"{score:.2f}" for score in learned) + f" {best:.2f}")
+        if min(learned) < random + 0.5 * (best - random):
+            problems.append(lines[-1])
+    record_property("learning", f"{method.name:18} {kind:7} " + " · ".join(lines))
+    assert not problems
+
+
+def learn(identity: Identity, layout: Layout, data: Path) -> float:
+    """The score of one run at its end."""
+    execute(identity, layout, data, silent)
+    rows = records.read_episodes(layout.runs / records.digest(identity))
+    last = [row.episode_return for row in rows if row.kind == "evaluation"][-EPISODES:]
+    return float(np.mean(last)) / tiny_suite.FRAMES
+
+
+@cache
+def played(name: str, how: str) -> float:
+    """The score of uniform actions, or of those that go straight where the task wants, in the evaluation's episodes."""
+    task = tiny_suite.TASKS[name]
+    toward = -1.0 if name.endswith("left") else 1.0
+    scores = []
+    for seed in SEEDS:
+        for index in range(EPISODES):
+            env = tiny_suite.SUITE.make(task, "state")
+            env.reset(seed=episode_seed(seed, "evaluation", index))
+            rng, total, truncated = np.random.default_rng([seed, index]), 0.0, False
+            while not truncated:
+                action = rng.uniform(-1, 1, task.action_dim) if how == "random" else np.full(task.action_dim, toward)
+                _, reward, _, truncated, _ = env.step(action)
+                total += reward
+            scores.append(total / tiny_suite.FRAMES)
+    return float(np.mean(scores))
+
+
+def silent(fraction: float, what: str = "") -> None:
+    """No progress."""
