@@ -228,7 +228,8 @@ def test_what_needs_other_data_sets_is_not_measured(tmp_path, name):
     assert found.cell(name, "WPT").verdict == "not measured" and "one data set" in found.cell(name, "WPT").why
     assert found.cell(name, "From scratch").verdict == "not applicable"
     assert found.cell(name, "RLPD").why == "no finished run in this table"
-    assert any(said.startswith(f"{name}, WPT: all runs learned") for said in reasons(found))
+    assert f"Not measured, {name} of WPT: {found.cell(name, 'WPT').why}." in reasons(found)
+    assert "Not measured, all of Offline RL" in " ".join(reasons(found))
 
 
 def test_agrees_with_rliable_where_that_can_express_it(tmp_path):

@@ -139,16 +139,18 @@ def measured(table: RunTable, *, resamples: int = TABLE_RESAMPLES, seed: int = 0
 
 
 def reasons(table: Properties) -> list[str]:
-    """Why cells were not measured: one sentence per property and reason, naming the families."""
-    found: dict[tuple[str, str], list[str]] = {}
+    """Why cells were not measured: one sentence per reason and set of families, naming the properties."""
+    families: dict[tuple[str, str], list[str]] = {}
     for name, cells in table.rows.items():
         for family, cell in zip(table.families, cells, strict=True):
             if cell.verdict == "not measured":
-                found.setdefault((name, cell.why), []).append(family)
-    every = len(table.families)
+                families.setdefault((cell.why, name), []).append(family)
+    names: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (why, name), theirs in families.items():
+        names.setdefault((why, tuple(theirs)), []).append(name)
     return [
-        f"{name}, {'any family' if len(families) == every else ', '.join(families)}: {why}."
-        for (name, why), families in found.items()
+        f"Not measured, {'all' if len(its) == len(table.rows) else ', '.join(its)} of {', '.join(theirs)}: {why}."
+        for (why, theirs), its in names.items()
     ]
 
 
@@ -295,7 +297,7 @@ _Measure = Callable[[RunTable, str, Sequence[str], _Bootstrap], Cell]
 _WITHHELD = ("reward-free", "demonstrations")
 _MEASURES: dict[str, _Measure] = {
     REWARD_FREE: _reward_free,
-    NON_EXPERT: _needs_other_runs("all runs learned from one data set, of one quality"),
+    NON_EXPERT: _needs_other_runs("all runs learned from one data set, of one mixture of qualities"),
     CROSS_EMBODIMENT: _needs_other_runs("all runs learned from one data set, with the same bodies"),
     IMPROVEMENT: _improvement,
     STABILITY: _stability,
