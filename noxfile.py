@@ -101,7 +101,7 @@ def linked_package(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     package = folder / "wpt_bench"
     package.mkdir(parents=True)
-    mapped = [ROOT / name for name in ("baselines", "reports", "suites")]
+    mapped = [ROOT / name for name in ("baselines", "reports", "results", "suites")]
     for path in [*(ROOT / "wpt_bench").iterdir(), *mapped]:
         (package / path.name).symlink_to(path)
     return folder

@@ -14,8 +14,15 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from wpt_bench.analysis.compare import Comparison
+from wpt_bench.analysis.published import published_inside, published_scores
+from wpt_bench.analysis.scores import RunTable
 from wpt_bench.records import write_atomic
-from wpt_bench.reports.style import FAINT, INK, look, settings
+from wpt_bench.reports.style import FAINT, INK, PUBLISHED, PUBLISHED_MARKERS, look, settings
+
+LEGEND_ROWS = 4
+"""Rows of the legend for which a figure has room; every further one makes it higher."""
+LEGEND_ROW = 0.19
+"""Height of such a row, in inches."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +61,13 @@ def aggregate_curves(comparison: Comparison) -> Drawing:
         for row in comparison.rows:
             its = look(row.name)
             if row.curve is not None:
-                axes.plot(
-                    row.curve.env_steps, row.curve.value, its.line, color=its.colour, marker=its.marker, label=row.name
-                )
+                _mean_line(axes, row.name, row.curve.env_steps, row.curve.value)
                 if row.curve.low is not None and row.curve.high is not None:
                     axes.fill_between(
                         row.curve.env_steps, row.curve.low, row.curve.high, color=its.colour, alpha=0.16, linewidth=0
                     )
             elif row.iqm is not None:
-                _offline_line(axes, row.name, row.iqm.value)
+                _offline_line(axes, row.name, row.iqm.value, comparison.table.budget)
         axes.set_title("All tasks")
         axes.set_ylabel("IQM score")
 
@@ -77,7 +82,10 @@ def aggregate_curves(comparison: Comparison) -> Drawing:
 
 
 def task_curves(comparison: Comparison, task: str) -> Drawing:
-    """Mean score of one task against environment steps, one line per method, its seeds as thin lines."""
+    """Mean score of one task against environment steps, one line per method, its seeds as thin lines.
+
+    Behind them, in grey, what others published for the task from the same kind of observation, up to the budget.
+    """
     table = comparison.table
     curves = table.curves[table.curves["task"] == task]
 
@@ -87,7 +95,7 @@ def task_curves(comparison: Comparison, task: str) -> Drawing:
             if own.empty:
                 continue
             if not row.online:
-                _offline_line(axes, row.name, float(own.groupby("seed")["score"].last().mean()))
+                _offline_line(axes, row.name, float(own.groupby("seed")["score"].last().mean()), table.budget)
                 continue
             its = look(row.name)
             for _, seed in own.groupby("seed"):
@@ -96,10 +104,13 @@ def task_curves(comparison: Comparison, task: str) -> Drawing:
                 )
             mean = own.pivot(index="env_step", columns="seed", values="score").interpolate("index").mean(axis=1)
             _mean_line(axes, row.name, mean.index, mean)
+        _published_lines(axes, table, task)
         axes.set_title(task)
         axes.set_ylabel("score")
 
     caption = f"{task}: mean score at each evaluation (thick) and every seed (thin)."
+    if task in set(published_inside(table)["task"]):
+        caption += " Dotted grey: published scores, method and source."
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", f"curves-{table.observation}-{task}")
     return _drawing(name, caption, (4.0, 3.1), comparison, draw)
 
@@ -109,9 +120,24 @@ def _mean_line(axes: Axes, name: str, steps: ArrayLike, scores: ArrayLike) -> No
     axes.plot(steps, scores, linestyle=its.line, color=its.colour, marker=its.marker, label=name)
 
 
-def _offline_line(axes: Axes, name: str, score: float) -> None:
+def _offline_line(axes: Axes, name: str, score: float, budget: int) -> None:
     its = look(name)
-    axes.axhline(score, color=its.colour, linestyle="--", linewidth=1.4, label=f"{name} (0 online steps)")
+    label = f"{name} (0 online steps)"
+    axes.plot(
+        [0, budget], [score, score], color=its.colour, linestyle="--", linewidth=1.4, marker=its.marker, label=label
+    )
+
+
+def _published_lines(axes: Axes, table: RunTable, task: str) -> None:
+    """One dotted line per method and source, whose marker is the same in every figure."""
+    series = sorted(set(zip(published_scores()["method"], published_scores()["origin"], strict=True)))
+    points = published_inside(table)
+    for (method, origin), own in points[points["task"] == task].groupby(["method", "origin"]):
+        marker = PUBLISHED_MARKERS[series.index((method, origin)) % len(PUBLISHED_MARKERS)]
+        (line,) = axes.plot(
+            own["env_steps"], own["score"], linestyle=":", color=PUBLISHED, linewidth=1.0, marker=marker
+        )
+        line.set(zorder=1, label=f"{method} ({origin})")
 
 
 def _drawing(
@@ -131,6 +157,7 @@ def _drawing(
         handles, labels = axes.get_legend_handles_labels()
         if handles:
             figure.legend(handles, labels, loc="outside lower center", ncols=2)
+            figure.set_figheight(size[1] + LEGEND_ROW * max(0, (len(handles) + 1) // 2 - LEGEND_ROWS))
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
         figure.savefig(png, format="png", dpi=200, facecolor="white", metadata={"Software": None})
     return Drawing(name, caption, svg.getvalue(), png.getvalue())

@@ -14,9 +14,12 @@ import pandas as pd
 from markupsafe import Markup
 
 from wpt_bench.analysis.compare import Comparison, MethodSummary, compare_runs
+from wpt_bench.analysis.properties import DECLARED_RULES, EFFECTS, POOLING, Properties, reasons
+from wpt_bench.analysis.published import nearest_to_budget
 from wpt_bench.records import Identity, Run, write_atomic
 from wpt_bench.reports.figures import Drawing, aggregate_curves, task_curves
 from wpt_bench.reports.style import look
+from wpt_bench.reports.table_one import NOT_MEASURED, SYMBOLS, details, plain
 from wpt_bench.reports.tables import data_granted, duration, score_text
 
 PAGE = "report.html"
@@ -31,6 +34,7 @@ def render(
     suite: str,
     profile: str,
     extras: Mapping[str, Any] = NOTHING,
+    declared: Properties | None = None,
     expected: Iterable[Identity] | None = None,
 ) -> Path:
     """Renders the report of all runs of one suite and profile, from records alone, and returns the page's path.
@@ -44,17 +48,23 @@ def render(
         extras: what the records do not hold, each optional. ``open_loop``: rows with ``embodiment``, ``model``,
             ``persistence``, ``mean`` (errors), and if known ``seed`` (of the pre-training) and ``context``,
             ``horizon`` (agent steps). ``data_card``: rows (dicts) of the data card.
+        declared: Table 1 as the installed methods declare it, which records do not hold; left out without.
         expected: identities of the runs that belong to the report; see ``analysis.scores.load_runs``.
 
     Raises:
         UserError: there are no runs to report on.
     """
     comparisons = compare_runs(root_of_runs, suite=suite, profile=profile, expected=expected)
-    return write(comparisons, out_folder, title=title, extras=extras)
+    return write(comparisons, out_folder, title=title, extras=extras, declared=declared)
 
 
 def write(
-    comparisons: Sequence[Comparison], out_folder: Path, *, title: str, extras: Mapping[str, Any] = NOTHING
+    comparisons: Sequence[Comparison],
+    out_folder: Path,
+    *,
+    title: str,
+    extras: Mapping[str, Any] = NOTHING,
+    declared: Properties | None = None,
 ) -> Path:
     """Writes the report of comparisons that are already made; otherwise as ``render``."""
     figures = out_folder / "figures"
@@ -64,7 +74,7 @@ def write(
         for drawing in (section.curves, *section.task_curves):
             drawing.save(figures)
     write_atomic(out_folder / "scores.csv", _scores(comparisons).to_csv(index=False).encode())
-    summary = json.dumps(_summary(title, comparisons), indent=1, allow_nan=False)
+    summary = json.dumps(_summary(title, comparisons, declared), indent=1, allow_nan=False)
     write_atomic(out_folder / "summary.json", summary.encode())
     open_loop, card, problems = _extras(extras)
     page = (
@@ -73,6 +83,7 @@ def write(
         .render(
             title=title,
             sections=sections,
+            declared=declared,
             open_loop=open_loop,
             card=card,
             problems=[
@@ -93,6 +104,7 @@ class Section:
     curves: Drawing
     task_curves: tuple[Drawing, ...]
     tasks: tuple[TaskRow, ...]
+    published: tuple[dict[Any, Any], ...]
     grants: tuple[str, ...]
     scoring: str
     episodes: str
@@ -123,6 +135,7 @@ def _section(comparison: Comparison) -> Section:
         curves=aggregate_curves(comparison),
         task_curves=tuple(task_curves(comparison, task) for task in table.tasks),
         tasks=tuple(_task_row(comparison, task) for task in table.tasks),
+        published=tuple(nearest_to_budget(table).to_dict("records")),
         grants=tuple(dict.fromkeys(row.data_access for row in comparison.rows if row.data_access)),
         scoring=" or ".join(measures[kind] + (f" divided by {scale:g}" if scale != 1 else "") for kind, scale in kinds),
         episodes=" or ".join(str(count) for count in counts),
@@ -249,10 +262,11 @@ def _scores(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     )
 
 
-def _summary(title: str, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+def _summary(title: str, comparisons: Sequence[Comparison], declared: Properties | None) -> dict[str, Any]:
     """The page's figures for programs."""
     return {
         "title": title,
+        "declared": None if declared is None else plain(declared),
         "tables": [
             {
                 "suite": comparison.table.suite,
@@ -264,6 +278,8 @@ def _summary(title: str, comparisons: Sequence[Comparison]) -> dict[str, Any]:
                 "curve_resamples": comparison.curve_resamples,
                 "untrained": dict(comparison.untrained),
                 "methods": [_method(row) for row in comparison.rows],
+                "measured": plain(comparison.properties),
+                "published": nearest_to_budget(comparison.table).to_dict("records"),
                 "sentences": list(comparison.sentences),
                 "missing": [dataclasses.asdict(absent) for absent in comparison.table.missing],
                 "stale": [dataclasses.asdict(absent) for absent in comparison.table.stale],
@@ -303,6 +319,8 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     templates.globals.update(data_granted=data_granted, duration=duration, look=look, score_text=score_text)
+    templates.globals.update(details=details, reasons=reasons, SYMBOLS=SYMBOLS, NOT_MEASURED=NOT_MEASURED)
+    templates.globals.update(EFFECTS=EFFECTS, DECLARED_RULES=DECLARED_RULES, POOLING=POOLING)
     templates.filters["inline"] = lambda drawing: Markup(drawing.inline())  # our own SVG; its text is escaped in it
     templates.filters["score"] = lambda value: "—" if value is None else f"{value:.3f}"
     templates.filters["count"] = lambda value: "—" if value is None else f"{value:,.0f}"

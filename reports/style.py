@@ -12,6 +12,10 @@ INK = "#1b1c1d"
 """Text and axes. The page replaces it by the text colour of the reader's light or dark theme."""
 FAINT = "#c7c8c9"
 """Grid lines; the page makes them translucent text colour."""
+PUBLISHED = "#9aa0a6"
+"""What others published, behind our curves."""
+PUBLISHED_MARKERS = ("+", "x", "1", "2", "3", "4", "|", "_", (5, 2, 0), (6, 2, 0))
+"""Thin markers, none of which is one of ours."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +41,44 @@ _OURS = {
     "wpt-guidance-only": Look(_SKY, "<", "-"),
     "wpt-random-replay": Look(_PURPLE, ">", "-"),
 }
+_ONLINE_FAMILY: tuple[float, tuple[float, ...]] = (0, (5, 1))
+_COMPARATOR: tuple[float, tuple[float, ...]] = (0, (3, 1, 1, 1))
+_BASELINES = {
+    # From scratch: greys, as dreamer.
+    "sac": Look("#6b7280", "D", "-"),
+    "drqv2": Look("#5d6b5f", "^", "-"),
+    # Offline RL: olive. Without environment steps there is no curve: they are dashed lines at their score.
+    "iql": Look("#8a7a00", "p", "--"),
+    "td3-bc": Look("#b5a214", "d", "--"),
+    "cql": Look("#6e6a2f", "h", "--"),
+    # Multi-task, offline: earth colours.
+    "mt-bc": Look("#a0522d", "H", "--"),
+    "mt-iql": Look("#7d6b5d", "p", "--"),
+    "mt-td3-bc": Look("#a68a74", "d", "--"),
+    # Off2On RL: indigo. RLPD goes online from the start with the same data: the same line in crimson.
+    "cal-ql": Look("#4356c0", "h", _ONLINE_FAMILY),
+    "iql-finetune": Look("#5c7cfa", "p", _ONLINE_FAMILY),
+    "awac": Look("#7a52c7", "X", _ONLINE_FAMILY),
+    "rlpd": Look("#d6336c", "*", _ONLINE_FAMILY),
+    # Reward-free comparators: teal.
+    "uds": Look("#00838f", "v", _COMPARATOR),
+    "explore": Look("#12a3a8", "<", _COMPARATOR),
+    "jsrl-bc": Look("#5f9ea0", ">", _COMPARATOR),
+}
+"""One hue or one kind of line for each family, and a marker for each method of it."""
 _OTHER_COLOURS = ["#cc6677", "#44aa99", "#999933", "#aa4499", "#7f8fd9", "#b06a2c"]
 _OTHER_MARKERS = "os^Dv<>PX*"
 _OTHER_LINES: list[str | tuple[float, tuple[float, ...]]] = ["-.", (0, (6, 1.5)), (0, (4, 1, 1, 1, 1, 1))]
 
 
 def look(method: str) -> Look:
-    """How ``method`` is drawn: fixed for ours, and for any other a function of its name alone.
+    """How ``method`` is drawn: fixed for ours and the baselines, and for any other a function of its name alone.
 
-    Other methods' lines are broken, so that none can be taken for one of ours; two of them may share a colour but
-    seldom marker and line as well.
+    Other methods have colours that none of ours has, and broken lines; two of them may share a colour but seldom marker
+    and line as well.
     """
-    if method in _OURS:
-        return _OURS[method]
+    if (known := _OURS.get(method) or _BASELINES.get(method)) is not None:
+        return known
     number = int.from_bytes(hashlib.sha256(method.encode()).digest()[:6], "big")
     number, colour = divmod(number, len(_OTHER_COLOURS))
     number, marker = divmod(number, len(_OTHER_MARKERS))

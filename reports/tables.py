@@ -19,11 +19,17 @@ DATA_GRANTS = {
 """Plain words for what a method may see of the offline data."""
 ROOM_FOR_FAMILY = 100
 """Columns of a console from which on the table has room for every method's family."""
+COLUMNS = (
+    "tuned: evaluations of online performance, of a few episodes each, spent here on choosing hyperparameters. "
+    "time: mean wall-clock of a run."
+)
+"""What the console table's narrow columns hold."""
 
 
 def show(comparison: Comparison, console: Console) -> None:
     """Prints the table of methods and the sentences below it."""
-    console.print(methods_table(comparison, family=console.width >= ROOM_FOR_FAMILY))
+    console.print(methods_table(comparison, wide=console.width >= ROOM_FOR_FAMILY))
+    console.print(COLUMNS, highlight=False, soft_wrap=True)
     for sentence in comparison.sentences:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     for what, items in (
@@ -37,10 +43,10 @@ def show(comparison: Comparison, console: Console) -> None:
         console.print(problem, markup=False, highlight=False, soft_wrap=True)
 
 
-def methods_table(comparison: Comparison, *, family: bool = True) -> Table:
-    """One row per method: data granted, score and interval, area under the curve, runs, wall-clock per run.
+def methods_table(comparison: Comparison, *, wide: bool = True) -> Table:
+    """One row per method: data granted, score, interval, tuning, area under the curve, runs, wall-clock per run.
 
-    ``family`` adds the column of the families, for which a narrow console has no room.
+    ``wide`` adds the column of the families, for which a narrow console has no room; there columns stand closer.
     """
     table = comparison.table
     shown = Table(
@@ -48,22 +54,25 @@ def methods_table(comparison: Comparison, *, family: bool = True) -> Table:
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        padding=(0, 1) if wide else 0,
         collapse_padding=True,
     )
     shown.add_column("method", no_wrap=True)
-    if family:
+    if wide:
         shown.add_column("family")
     shown.add_column("data granted", overflow="fold")
     shown.add_column("IQM [95% interval]", no_wrap=True)
+    shown.add_column("tuned", no_wrap=True, justify="right")
     shown.add_column("AUC", no_wrap=True, justify="right")
     shown.add_column("runs", no_wrap=True, justify="right")
-    shown.add_column("time/run", no_wrap=True, justify="right")
+    shown.add_column("time", no_wrap=True, justify="right")
     for row in comparison.rows:
         shown.add_row(
             escape(row.name),
-            *([escape(row.family)] if family else []),
+            *([escape(row.family)] if wide else []),
             escape(row.data_access) or "—",
             score_text(row).replace(" (", "\n(") + ("" if row.online else "\n0 online steps"),
+            "—" if row.tuning_evaluations is None else f"{row.tuning_evaluations:,}",
             "—" if row.auc is None else f"{row.auc.value:.3f}",
             f"{row.done}/{row.expected}",
             duration(row.wall_clock),

@@ -514,7 +514,9 @@ def _dry_run(selection: Any, layout: Any, workers: int) -> None:
 
 def _report(selection: Any, layout: Any, as_json: bool) -> None:
     from wpt_bench.analysis.compare import compare_runs
+    from wpt_bench.analysis.properties import Declaration, declared
     from wpt_bench.reports.page import write
+    from wpt_bench.reports.table_one import show_declared, show_measured
     from wpt_bench.reports.tables import show
     from wpt_bench.running import bench as benching
     from wpt_bench.running.plan import identities
@@ -525,12 +527,20 @@ def _report(selection: Any, layout: Any, as_json: bool) -> None:
     comparisons = compare_runs(layout.runs, suite=suite, profile=profile, expected=expected)
     with _bar("computing labels") as progress:
         extras = benching.report_extras(selection, layout, progress)
-    page = write(comparisons, layout.report(suite, profile), title=f"wpt-bench: {suite}, {profile}", extras=extras)
+    by_code = declared(
+        Declaration(method.name, method.family, str(method.data_access), method.online)
+        for method in registry.methods().values()
+    )
+    title = f"wpt-bench: {suite}, {profile}"
+    page = write(comparisons, layout.report(suite, profile), title=title, extras=extras, declared=by_code)
     if as_json:
         _json(json.loads((page.parent / "summary.json").read_text()) | {"report": str(page)})
         return
     for comparison in comparisons:
         show(comparison, console)
+    show_declared(by_code, console)
+    for comparison in comparisons:
+        show_measured(comparison, console)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
 
 

@@ -17,6 +17,10 @@ GRANTS = {
     "wpt-no-guidance": ("WPT", "reward-free"),
     "wpt": ("WPT", "reward-free"),
     "td3-bc": ("Offline RL", "labelled"),
+    "iql": ("Offline RL", "labelled"),
+    "awac": ("Off2On RL", "labelled"),
+    "mt-bc": ("MT IL", "demonstrations"),
+    "sac": ("From scratch", "none"),
 }
 
 
@@ -53,6 +57,7 @@ def write(
     score: str = "return",
     scale: float = 1000.0,
     online: bool = True,
+    tuning_evaluations: int = 0,
     provenance: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
@@ -70,6 +75,7 @@ def write(
         score_scale=scale,
         episode_length=1000,
         online=online,
+        tuning_evaluations=tuning_evaluations,
         status=status,
         error=error,
         provenance=provenance

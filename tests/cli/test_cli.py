@@ -100,6 +100,7 @@ def benched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = _bench(out)
     assert made.returncode == 0, made.stderr
     assert "not separated at this budget" in made.stdout
+    assert "Table 1, declared by the code" in made.stdout and "Table 1, measured by the runs of dmc" in made.stdout
     assert (out / "reports" / "dmc-small" / "report.html").exists()
     return out
 
@@ -116,6 +117,12 @@ def test_after_a_bench_everything_is_done_and_whole(benched: Path) -> None:
     assert json.loads(call("data", "verify", benched / "data" / "dmc-small", "--json"))["ok"]
     summary = json.loads(call("report", "dmc", "--profile", SMALL_PROFILE, "--out", benched, "--json"))
     assert Path(summary["report"]).exists()
+    declared = {family: cell["verdict"] for family, cell in summary["declared"]["reward-free offline data"].items()}
+    assert (declared["WPT"], declared["From scratch"]) == ("yes", "not applicable")
+    (table,) = summary["tables"]
+    assert {method["name"]: method["tuning_evaluations"] for method in table["methods"]} == {
+        name: registry.method(name).tuning_evaluations for name in ("dreamer", "wpt")
+    }
     card = json.loads(call("data", "card", "dmc", "--profile", SMALL_PROFILE, "--out", benched, "--json"))
     assert card["episodes"] == 4 and card["rows"][0]["best"] > 0
 

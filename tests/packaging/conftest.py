@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("wpt_bench", "baselines", "reports", "suites", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("wpt_bench", "baselines", "reports", "results", "suites", "pyproject.toml", "README.md", "LICENSE")
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 

@@ -14,7 +14,10 @@ ROOT = Path(__file__).parents[2]
 
 def test_every_file_of_every_room_is_in_the_wheel(wheel: Path) -> None:
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("wpt_bench/")}
-    rooms = {"wpt_bench": "wpt_bench", **{name: f"wpt_bench/{name}" for name in ("baselines", "reports", "suites")}}
+    rooms = {
+        "wpt_bench": "wpt_bench",
+        **{name: f"wpt_bench/{name}" for name in ("baselines", "reports", "results", "suites")},
+    }
     there = {
         f"{rooms[room]}/{path.relative_to(ROOT / room).as_posix()}"
         for room in rooms

@@ -8,9 +8,11 @@ import pytest
 from analysis.synthetic import flat, grid, identity, write
 
 from wpt_bench.analysis.compare import compare
+from wpt_bench.analysis.properties import EFFECTS, IMPROVEMENT, REWARD_FREE, Declaration, declared
 from wpt_bench.analysis.scores import load_runs
 from wpt_bench.protocol import UserError
 from wpt_bench.reports import page
+from wpt_bench.reports.style import look
 
 LEVELS = {"dreamer": 0.3, "wpt-pretrain-only": 0.35, "wpt-no-guidance": 0.45, "wpt": 0.8}
 VOID = {"meta", "br", "hr", "img", "link", "input", "source"}
@@ -249,6 +251,72 @@ def test_an_empty_folder_is_one_sentence_and_no_page(tmp_path):
     with pytest.raises(UserError, match="holds no runs"):
         render(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+DECLARED = declared(
+    [Declaration("dreamer", "From scratch", "none", True), Declaration("wpt", "WPT", "reward-free", True)]
+)
+
+
+def test_table_one_is_on_the_page_twice_with_its_rules_and_in_the_summary(tmp_path):
+    grid(tmp_path / "runs", LEVELS)
+    parsed = render(tmp_path / "runs", tmp_path / "out", declared=DECLARED)
+    assert "Declared by the code" in parsed.words and "Measured by the runs" in parsed.words
+    assert parsed.words.count("MT offline RL") >= 2 and "✓" in parsed.words
+    for name, effect in EFFECTS.items():
+        assert parsed.words.count(name) >= 4 and effect in parsed.words
+    assert "Not measured, all of Offline RL, Off2On RL" in parsed.words
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    measured = compare(load_runs(tmp_path / "runs", suite="dmc", profile="quick")).properties
+    written = summary["tables"][0]["measured"][REWARD_FREE]["WPT"]
+    assert written["effect"]["low"] == measured.cell(REWARD_FREE, "WPT").effect.low
+    assert written["methods"] == ["wpt", "wpt-no-guidance", "wpt-pretrain-only"]
+    assert summary["declared"][IMPROVEMENT]["WPT"]["verdict"] == "yes"
+    assert f"{written['effect']['value']:.3f} [" in parsed.words
+
+
+def test_without_declarations_only_the_measured_table_is_shown(tmp_path):
+    grid(tmp_path / "runs", LEVELS)
+    parsed = render(tmp_path / "runs", tmp_path / "out")
+    assert "Declared by the code" not in parsed.words and "Measured by the runs" in parsed.words
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["declared"] is None
+
+
+def test_the_tuning_budget_is_on_the_page_and_in_the_summary(tmp_path):
+    grid(tmp_path / "runs", {"wpt": 0.5}, tuning_evaluations=1110)
+    assert "1,110" in render(tmp_path / "runs", tmp_path / "out").words
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["tables"][0]["methods"][0]["tuning_evaluations"] == 1110
+
+
+def test_published_scores_stand_behind_the_curves_they_reach(tmp_path):
+    for task in ("walker-walk", "walker-backflip"):
+        for seed in range(2):
+            write(tmp_path / "runs", "wpt", task, seed, {0: [0.0], 150_000: [0.5]}, budget=150_000)
+    parsed = render(tmp_path / "runs", tmp_path / "out")
+    figures = tmp_path / "out" / "figures"
+    walk = (figures / "curves-state-walker-walk.svg").read_text()
+    assert "SAC (pytorch_sac)" in walk and "SAC(UTD2) (simba)" in walk and "DrQ-v2" not in walk
+    assert "pytorch_sac" not in (figures / "curves-state-walker-backflip.svg").read_text()
+    assert "pytorch_sac" not in (figures / "curves-state-all.svg").read_text()
+    assert "Published scores at the budget" in parsed.words and "0.874" in parsed.words
+    assert parsed.words.count("Dotted grey: published scores") == 1
+
+
+def test_shorter_runs_have_nothing_published_beside_them(tmp_path):
+    grid(tmp_path / "runs", {"wpt": 0.5}, tasks=["walker-walk"])
+    parsed = render(tmp_path / "runs", tmp_path / "out")
+    assert "Published scores" not in parsed.words and "published scores" not in parsed.words
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["tables"][0]["published"] == []
+
+
+def test_methods_of_every_kind_of_line_are_drawn(tmp_path):
+    """Names whose looks have a line of a name, and of numbers: both among all tasks and in one."""
+    names = ["dreamer", "awac", "uds", "method-0", "method-1", "method-2", "method-3", "method-4"]
+    grid(tmp_path / "runs", dict.fromkeys(names, 0.3))
+    assert {type(look(name).line) for name in names} == {str, tuple}
+    words = render(tmp_path / "runs", tmp_path / "out").words
+    assert all(words.count(name) > 4 for name in names)
 
 
 def test_provenance_that_differs_is_shown_for_each_run(tmp_path):

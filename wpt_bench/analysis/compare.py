@@ -19,11 +19,18 @@ from wpt_bench.analysis.aggregate import (
     curve_band,
     separated,
 )
-from wpt_bench.analysis.scores import IncompleteError, RunTable, curve_array, load_tables, score_matrix, untrained
+from wpt_bench.analysis.properties import Properties, measured
+from wpt_bench.analysis.scores import (
+    SCRATCH,
+    IncompleteError,
+    RunTable,
+    curve_array,
+    load_tables,
+    score_matrix,
+    untrained,
+)
 from wpt_bench.records import Identity
 
-SCRATCH = "dreamer"
-"""The method that every other is held against: learning from scratch with the same code."""
 FEW_SEEDS = 10
 """Below this many seeds percentile bootstrap intervals are known to be too narrow, and the page says so."""
 
@@ -34,6 +41,8 @@ class MethodSummary:
 
     Attributes:
         name, family, data_access, tuning, online: as recorded (empty, None where no run counts).
+        tuning_evaluations: evaluations of online performance that were spent on choosing its hyperparameters here;
+            None where no run counts.
         seeds: how many are expected.
         done, expected: runs that count, and runs that an aggregate needs: every task with every seed of the method.
         estimates: by name of the metric; empty while the method is incomplete.
@@ -49,6 +58,7 @@ class MethodSummary:
     family: str
     data_access: str
     tuning: str
+    tuning_evaluations: int | None
     online: bool
     seeds: int
     done: int
@@ -71,13 +81,15 @@ class MethodSummary:
 class Comparison:
     """What a table of runs says: rows in falling order of IQM (incomplete ones last), and sentences.
 
-    ``untrained`` holds per task the score at step 0 of the methods without data.
+    ``untrained`` holds per task the score at step 0 of the methods without data; ``properties`` is Table 1 as these
+    runs measure it.
     """
 
     table: RunTable
     rows: tuple[MethodSummary, ...]
     sentences: tuple[str, ...]
     untrained: Mapping[str, float]
+    properties: Properties
     resamples: int
     curve_resamples: int
 
@@ -108,6 +120,7 @@ def compare(table: RunTable, *, resamples: int = TABLE_RESAMPLES, curve_resample
         rows=tuple(rows),
         sentences=tuple(_sentences(table, rows)),
         untrained=untrained(table),
+        properties=measured(table, resamples=resamples),
         resamples=resamples,
         curve_resamples=curve_resamples,
     )
@@ -131,6 +144,7 @@ def _summarise(table: RunTable, method: str, resamples: int, curve_resamples: in
         family="" if first is None else str(first["family"]),
         data_access="" if first is None else str(first["data_access"]),
         tuning="" if first is None else str(first["tuning"]),
+        tuning_evaluations=None if first is None else int(first["tuning_evaluations"]),
         online=online,
         seeds=len(table.seeds(method)),
         done=len(runs),

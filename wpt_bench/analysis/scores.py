@@ -27,6 +27,9 @@ Cell = tuple[str, str, int]
 UNGRANTED = "none"
 """The data access of methods that learn from scratch; their evaluation at step 0 is a task's untrained level."""
 
+SCRATCH = "dreamer"
+"""The method that every other is held against: learning from scratch with the same code."""
+
 
 class IncompleteError(UserError):
     """An aggregate was asked for over cells of which some have no finished run."""

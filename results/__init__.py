@@ -1,0 +1,1 @@
+"""Data only: scores that others published; read by analysis."""

@@ -1,0 +1,359 @@
+"""Table 1: what each family of methods can do, once as its code declares it and once as runs measure it.
+
+Declared cells follow from the grants that methods ask for. A measured cell is a tick only if the 95% interval of the
+effect that stands for the property excludes zero. The effects are fixed here, before any result, and printed below the
+table (``EFFECTS``). A family's methods are pooled: every method on every task is a stratum, all strata weigh the same,
+and the bootstrap draws seeds within each.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wpt_bench.analysis.aggregate import CONFIDENCE, ONE_SEED, TABLE_RESAMPLES, Estimate
+from wpt_bench.analysis.scores import SCRATCH, UNGRANTED, RunTable
+
+FAMILIES = (
+    *("Offline RL", "Off2On RL", "RLPD", "MT IL", "MT offline RL", "WPT"),
+    *("Reward-free comparators", "From scratch"),
+)
+"""Columns: those of the poster's Table 1 in its order, and two that it does not have. Other families come after."""
+
+REWARD_FREE = "reward-free offline data"
+NON_EXPERT = "non-expert offline data"
+CROSS_EMBODIMENT = "cross-embodiment offline data"
+IMPROVEMENT = "continual improvement"
+STABILITY = "training stability"
+
+DECLARED_RULES = {
+    REWARD_FREE: "the grant leaves rewards out (reward-free, demonstrations)",
+    NON_EXPERT: "it learns from offline data that nobody selected by return (any grant but demonstrations)",
+    CROSS_EMBODIMENT: "the grant has other bodies or tasks in it (reward-free, labelled-multitask, demonstrations)",
+    IMPROVEMENT: "it goes on learning from environment steps",
+    STABILITY: "nothing that code can declare",
+}
+"""When a method has a property by its declaration; ``some`` where the methods of a family differ."""
+
+EFFECTS = {
+    REWARD_FREE: (
+        "final score minus the untrained level of the task (score at step 0 of methods without data), over methods "
+        "from which rewards of the offline data were withheld; of methods with environment steps this includes what "
+        "they learn online"
+    ),
+    NON_EXPERT: "slope of the score as the data gets worse; needs runs on data sets of several qualities",
+    CROSS_EMBODIMENT: "change of the score when other bodies are added to the data; needs runs with and without them",
+    IMPROVEMENT: (
+        "score at the budget minus score at step 0 of the same run, over methods with environment steps; families "
+        "without any are a cross by construction"
+    ),
+    STABILITY: (
+        f"spread across seeds of {SCRATCH} minus that of the family; spread is the standard deviation over seeds "
+        "within a task, averaged over tasks (few seeds understate it). Beside it the drawdown: a run's largest fall "
+        "from the best score so far, averaged over runs with a curve"
+    ),
+}
+"""What is measured for each property."""
+
+POOLING = (
+    "A tick: the 95% interval of the effect lies above zero; a cross: it was measured and does not. A family's methods "
+    "are pooled: each method on each task is a stratum of the bootstrap, all strata weigh the same. Only methods with "
+    "every expected run and two or more seeds count."
+)
+"""How a family of several methods gets one cell."""
+
+Verdict = Literal["yes", "no", "some", "not measured", "not applicable"]
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What one installed method declares of itself.
+
+    Attributes:
+        name, family: as registered.
+        data_access: its grant, as recorded (``reward-free``, ``none``, ...).
+        online: whether it takes environment steps.
+    """
+
+    name: str
+    family: str
+    data_access: str
+    online: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One property of one family.
+
+    Attributes:
+        verdict: ``some`` occurs in declared tables only, ``not measured`` in measured ones only.
+        effect: behind a measured verdict, else None.
+        figures: further numbers by name (``spread``, ``drawdown``).
+        methods: those the verdict rests on.
+        why: the reason, where the verdict does not rest on an effect.
+    """
+
+    verdict: Verdict
+    effect: Estimate | None = None
+    figures: Mapping[str, float] | None = None
+    methods: tuple[str, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Properties:
+    """A table: ``rows`` holds per property one cell for each of ``families``."""
+
+    families: tuple[str, ...]
+    rows: Mapping[str, tuple[Cell, ...]]
+
+    def cell(self, name: str, family: str) -> Cell:
+        """The cell of one property and family."""
+        return self.rows[name][self.families.index(family)]
+
+
+def declared(methods: Iterable[Declaration]) -> Properties:
+    """Table 1 as the code of the installed methods declares it."""
+    known = list(methods)
+    return _table(
+        (method.family for method in known),
+        lambda name, family: _declared(name, [method for method in known if method.family == family]),
+    )
+
+
+def measured(table: RunTable, *, resamples: int = TABLE_RESAMPLES, seed: int = 0) -> Properties:
+    """Table 1 as the runs of ``table`` measure it; the same runs and seed give the same table."""
+    families = dict(zip(table.runs["method"], table.runs["family"], strict=True))
+
+    def cell(name: str, family: str) -> Cell:
+        own = [method for method in table.methods if families.get(method) == family]
+        return _measured(table, name, family, own, _Bootstrap(resamples, seed))
+
+    return _table(families.values(), cell)
+
+
+def reasons(table: Properties) -> list[str]:
+    """Why cells were not measured: one sentence per reason and set of families, naming the properties."""
+    families: dict[tuple[str, str], list[str]] = {}
+    for name, cells in table.rows.items():
+        for family, cell in zip(table.families, cells, strict=True):
+            if cell.verdict == "not measured":
+                families.setdefault((cell.why, name), []).append(family)
+    names: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (why, name), theirs in families.items():
+        names.setdefault((why, tuple(theirs)), []).append(name)
+    return [
+        f"Not measured, {'all' if len(its) == len(table.rows) else ', '.join(its)} of {', '.join(theirs)}: {why}."
+        for (why, theirs), its in names.items()
+    ]
+
+
+def _table(families: Iterable[str], cell: Callable[[str, str], Cell]) -> Properties:
+    """A table whose columns are the poster's families, then any others by name."""
+    columns = (*FAMILIES, *sorted(set(families) - {*FAMILIES, ""}))
+    return Properties(columns, {name: tuple(cell(name, family) for family in columns) for name in EFFECTS})
+
+
+# Declared
+
+
+def _holds(name: str, method: Declaration) -> bool | None:
+    """Whether a method has a property by its declaration; None where there is nothing to declare."""
+    if name == IMPROVEMENT:
+        return method.online
+    if name == STABILITY or method.data_access == UNGRANTED:
+        return None
+    having = {
+        REWARD_FREE: ("reward-free", "demonstrations"),
+        NON_EXPERT: ("reward-free", "labelled", "labelled-multitask"),
+        CROSS_EMBODIMENT: ("reward-free", "labelled-multitask", "demonstrations"),
+    }
+    return method.data_access in having[name]
+
+
+def _declared(name: str, methods: Sequence[Declaration]) -> Cell:
+    said = {method.name: holds for method in methods if (holds := _holds(name, method)) is not None}
+    if not methods:
+        return Cell("not applicable", why="no method of it is installed")
+    if not said:
+        return Cell("not applicable", why="code cannot declare it" if name == STABILITY else "it sees no offline data")
+    verdict: Verdict = "yes" if all(said.values()) else "some" if any(said.values()) else "no"
+    return Cell(verdict, methods=tuple(method for method, holds in said.items() if holds))
+
+
+# Measured
+
+
+class _NotMeasured(Exception):
+    """Why an effect has no figure."""
+
+
+@dataclass(frozen=True)
+class _Bootstrap:
+    """Draws seeds within strata; every draw of the same strata is the same."""
+
+    resamples: int
+    seed: int
+
+    def means(self, strata: Sequence[NDArray[np.float64]], stream: int = 0) -> NDArray[np.float64]:
+        """Mean over strata of their resampled means, ``(resamples,)``; a stratum is float64 ``(seeds,)``."""
+        rng = np.random.default_rng([self.seed, stream])
+        return np.mean([_drawn(values, self.resamples, rng).mean(axis=1) for values in strata], axis=0)
+
+    def spreads(self, strata: Sequence[NDArray[np.float64]], stream: int = 0) -> NDArray[np.float64]:
+        """Mean over strata of their resampled standard deviations, ``(resamples,)``.
+
+        Seeds drawn twice make a resample less spread than its sample, the more so the fewer there are. Each stratum's
+        draws are therefore scaled so that their mean is the sample's own standard deviation; otherwise a family with
+        few seeds would look steadier than one with many.
+        """
+        rng = np.random.default_rng([self.seed, stream])
+        drawn = [_drawn(values, self.resamples, rng).std(axis=1, ddof=1) for values in strata]
+        scales = [values.std(ddof=1) / (draws.mean() or 1.0) for values, draws in zip(strata, drawn, strict=True)]
+        return np.mean([scale * draws for scale, draws in zip(scales, drawn, strict=True)], axis=0)
+
+
+def _drawn(values: NDArray[np.float64], resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draws with replacement, ``(resamples, seeds)``."""
+    return values[rng.integers(len(values), size=(resamples, len(values)))]
+
+
+def _estimate(value: float, draws: NDArray[np.float64]) -> Estimate:
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return Estimate(float(value), float(low), float(high))
+
+
+def _measured(table: RunTable, name: str, family: str, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:
+    """One cell; ``own`` are the methods of the family that have a run in the table."""
+    try:
+        if not own:
+            raise _NotMeasured("no finished run in this table")
+        if name in (REWARD_FREE, NON_EXPERT, CROSS_EMBODIMENT) and not _granted(table, own):
+            return Cell("not applicable", why="it sees no offline data")
+        return _MEASURES[name](table, family, own, bootstrap)
+    except _NotMeasured as error:
+        return Cell("not measured", why=str(error))
+
+
+def _verdict(effect: Estimate) -> Verdict:
+    return "yes" if effect.low is not None and effect.low > 0 else "no"
+
+
+def _reward_free(table: RunTable, family: str, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:
+    withheld = [method for method in own if _attribute(table, method, "data_access") in _WITHHELD]
+    if not withheld:
+        raise _NotMeasured("its methods are granted rewards, and no run withheld them")
+    chosen = _complete(table, withheld)
+    scores, level = _strata(table, chosen, "score"), _untrained_starts(table)
+    # Every method has every task, so the mean level over tasks is that over strata; its runs are drawn as well.
+    effect = _estimate(
+        _mean_of_means(scores) - _mean_of_means(level), bootstrap.means(scores) - bootstrap.means(level, stream=1)
+    )
+    return Cell(_verdict(effect), effect, methods=chosen)
+
+
+def _improvement(table: RunTable, family: str, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:
+    online = [method for method in own if _attribute(table, method, "online")]
+    if not online:
+        return Cell("no", methods=tuple(own), why="no environment steps, by construction")
+    chosen = _complete(table, online)
+    scores, starts = _strata(table, chosen, "score"), _strata(table, chosen, "start")
+    gains = [score - start for score, start in zip(scores, starts, strict=True)]
+    effect = _estimate(_mean_of_means(gains), bootstrap.means(gains))
+    return Cell(_verdict(effect), effect, methods=chosen)
+
+
+def _stability(table: RunTable, family: str, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:
+    chosen = _complete(table, own)
+    scores = _strata(table, chosen, "score")
+    figures = {"spread": _mean_spread(scores)} | _drawdown(table, chosen)
+    if SCRATCH in own:
+        return Cell("not applicable", None, figures, chosen, f"the others are held against {SCRATCH}")
+    try:
+        scratch = _strata(table, _complete(table, [SCRATCH]), "score")
+    except _NotMeasured as error:
+        return Cell("not measured", None, figures, chosen, f"nothing to hold it against: {error}")
+    effect = _estimate(
+        _mean_spread(scratch) - figures["spread"], bootstrap.spreads(scratch, stream=1) - bootstrap.spreads(scores)
+    )
+    return Cell(_verdict(effect), effect, figures, chosen)
+
+
+def _needs_other_runs(why: str) -> _Measure:
+    def refuse(table: RunTable, family: str, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:
+        raise _NotMeasured(why)
+
+    return refuse
+
+
+_Measure = Callable[[RunTable, str, Sequence[str], _Bootstrap], Cell]
+_WITHHELD = ("reward-free", "demonstrations")
+_MEASURES: dict[str, _Measure] = {
+    REWARD_FREE: _reward_free,
+    NON_EXPERT: _needs_other_runs("all runs learned from one data set, of one mixture of qualities"),
+    CROSS_EMBODIMENT: _needs_other_runs("all runs learned from one data set, with the same bodies"),
+    IMPROVEMENT: _improvement,
+    STABILITY: _stability,
+}
+
+
+def _attribute(table: RunTable, method: str, column: str) -> object:
+    """What the records of a method say in ``column``, the same in all of them."""
+    return table.runs[table.runs["method"] == method].iloc[0][column]
+
+
+def _granted(table: RunTable, methods: Sequence[str]) -> bool:
+    return any(_attribute(table, method, "data_access") != UNGRANTED for method in methods)
+
+
+def _complete(table: RunTable, methods: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``methods`` with every expected run and more than one seed."""
+    done = Counter(table.runs["method"])
+    whole = [method for method in methods if done[method] == len(table.seeds(method)) * len(table.tasks) > 0]
+    if not whole:
+        raise _NotMeasured(f"runs of {', '.join(methods)} are missing")
+    several = tuple(method for method in whole if len(table.seeds(method)) > 1)
+    if not several:
+        raise _NotMeasured(ONE_SEED)
+    return several
+
+
+def _strata(table: RunTable, methods: Sequence[str], column: str) -> list[NDArray[np.float64]]:
+    """One array ``(seeds,)`` per method and task, in a fixed order, seeds rising."""
+    runs = table.runs.sort_values(["method", "task", "seed"])
+    grouped = dict(iter(runs.groupby(["method", "task"])[column]))
+    return [grouped[method, task].to_numpy(dtype=np.float64) for method in methods for task in table.tasks]
+
+
+def _untrained_starts(table: RunTable) -> list[NDArray[np.float64]]:
+    """Scores at step 0 of all runs without data, ``(runs,)`` for each task of the table."""
+    rows = table.runs[(table.runs["data_access"] == UNGRANTED) & table.runs["start"].notna()]
+    levels = {str(task): starts.to_numpy(dtype=np.float64) for task, starts in rows.groupby("task")["start"]}
+    if absent := [task for task in table.tasks if task not in levels]:
+        raise _NotMeasured(f"no run without data gives the untrained level of {', '.join(absent)}")
+    return [levels[task] for task in table.tasks]
+
+
+def _mean_of_means(strata: Sequence[NDArray[np.float64]]) -> float:
+    return float(np.mean([values.mean() for values in strata]))
+
+
+def _mean_spread(strata: Sequence[NDArray[np.float64]]) -> float:
+    return float(np.mean([values.std(ddof=1) for values in strata]))
+
+
+def _drawdown(table: RunTable, methods: Sequence[str]) -> dict[str, float]:
+    """Mean over runs with a curve of the largest fall from the running maximum; nothing without such runs."""
+    with_curve = table.runs[table.runs["method"].isin(list(methods)) & table.runs["online"].astype(bool)]["id"]
+    curves: pd.DataFrame = table.curves[table.curves["id"].isin(with_curve)].sort_values(["id", "env_step"])
+    if curves.empty:
+        return {}
+    falls = curves.groupby("id")["score"].cummax() - curves["score"]
+    return {"drawdown": float(falls.groupby(curves["id"]).max().mean())}

@@ -1,0 +1,80 @@
+"""Scores that others published for the same tasks, and what their sources span. See ``results/README.md``.
+
+They stand behind our curves and are never mixed with our scores. Sources of one method disagree by more than their
+seeds explain, so a single published figure is no reference; the span of several is one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection
+from importlib.resources import files
+
+import pandas as pd
+
+from wpt_bench.analysis.scores import RunTable
+from wpt_bench.protocol import UserError
+
+WIDEN = 0.1
+"""How far a band reaches beyond what the sources span, as a share of its ends."""
+
+
+@functools.cache
+def published_scores() -> pd.DataFrame:
+    """All rows of ``results/published_scores.csv``, with a column ``origin``: the repository's name in ``source``."""
+    with files("wpt_bench.results").joinpath("published_scores.csv").open() as file:
+        rows = pd.read_csv(file)
+    return rows.assign(origin=rows["source"].str.extract(r"/([^:]+):", expand=False))
+
+
+def published_inside(table: RunTable) -> pd.DataFrame:
+    """Published scores of the table's tasks and observation kind, up to its budget; in a fixed order."""
+    rows = published_scores()
+    inside = (
+        (rows["suite"] == table.suite)
+        & (rows["observation"] == table.observation)
+        & rows["task"].isin(table.tasks)
+        & (rows["env_steps"] <= table.budget)
+    )
+    return rows[inside].sort_values(["task", "method", "origin", "env_steps"], ignore_index=True)
+
+
+def nearest_to_budget(table: RunTable) -> pd.DataFrame:
+    """Of ``published_inside``, the last point of every task, method and source."""
+    return published_inside(table).groupby(["task", "method", "origin"], as_index=False).last()
+
+
+def published_band(
+    task: str, observation: str, methods: Collection[str], env_steps: int, widen: float = WIDEN
+) -> tuple[float, float]:
+    """What the sources of ``methods`` span on one task, widened.
+
+    The span reaches from the lowest to the highest mean score that any source publishes for any of the methods at
+    ``env_steps``. Widening takes a share of the lower end off and adds a share of the upper one: ``low * (1 - widen)``
+    to ``high * (1 + widen)``. (A share of the span's width would leave no room where sources agree: they are 0.001
+    apart on cartpole-balance.)
+
+    Args:
+        task: short name.
+        observation: ``state`` or ``pixels``.
+        methods: names as published, for instance ``SAC`` and ``SAC(UTD2)``.
+        env_steps: a step at which there are published scores.
+        widen: share of either end; 0 gives the span itself.
+
+    Raises:
+        UserError: nothing is published for it.
+    """
+    rows = published_scores()
+    chosen = rows["score"][
+        (rows["task"] == task)
+        & (rows["observation"] == observation)
+        & rows["method"].isin(list(methods))
+        & (rows["env_steps"] == env_steps)
+    ]
+    if chosen.empty:
+        raise UserError(
+            f"No score of {' or '.join(methods)} on {task} from {observation} at {env_steps:,} environment steps is in "
+            "results/published_scores.csv."
+        )
+    low, high = float(chosen.min()), float(chosen.max())
+    return low - widen * abs(low), high + widen * abs(high)
