@@ -61,6 +61,16 @@ def report(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def learning(session: nox.Session) -> None:
+    """Every method learns a small task, with both kinds of observation; a table of what each got to."""
+    install(session)
+    options = ("--override-ini=addopts=-q --strict-markers -m learning", "--benchmark-disable")
+    processes = ("-n", "logical", "--maxprocesses", "2", "--dist", "worksteal")
+    environment = {"OMP_NUM_THREADS": "1"}
+    session.run(PYTHON, "-m", "pytest", "tests/learning", *options, *processes, *session.posargs, env=environment)
+
+
+@nox.session(python=False)
 def perf(session: nox.Session) -> None:
     """Speed, measured: each figure with its floor and its ratio to the plain way; JSON in out/perf/."""
     install(session)

@@ -57,11 +57,11 @@ def test_minari_sees_its_own_convention(dataset):
     task = TASKS["cart-left"]
     index = next(info.index for info in dataset.episodes if info.scene == "cart")
     episode = to_minari(dataset, "cart-v0", scene="cart", suite=SUITE, task=task)[0]
-    assert episode.observations.shape == (11, 3)
-    assert episode.actions.shape == (10, 1)
+    assert episode.observations.shape == (31, 3)
+    assert episode.actions.shape == (30, 1)
     np.testing.assert_array_equal(episode.actions, dataset.action(index)[1:])
     np.testing.assert_array_equal(episode.rewards, labels(dataset, SUITE, task, [index])[0][0][1:])
-    assert episode.truncations.tolist() == [False] * 9 + [True]
+    assert episode.truncations.tolist() == [False] * 29 + [True]
     assert not episode.terminations.any()
 
 

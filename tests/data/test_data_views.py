@@ -39,7 +39,7 @@ def test_reward_free_is_every_episode_in_order_without_labels(dataset):
         np.testing.assert_array_equal(episode.action, dataset.action(info.index))
         np.testing.assert_array_equal(episode.units.scale, SUITE.units(info.embodiment).scale)
         assert episode.action_dim == info.action_dim
-        assert len(episode) == 11
+        assert len(episode) == 31
         assert not episode.rewarded
         for name in ("reward", "success", "task"):
             with pytest.raises(DataAccessError, match=f"'reward-free', which does not grant the {name}"):
@@ -196,8 +196,8 @@ def test_snooping_finds_nothing(dataset, access):
         if isinstance(item, str) and access is not DataAccess.DEMONSTRATIONS:
             assert not any(word in item for word in ("cart", "boat", "noise", "still", str(dataset.path)))
         if isinstance(item, np.ndarray):
-            assert len(item) <= 11 or item.ndim == 1  # never more than one episode
-            assert item.size <= 11 * 5
+            assert len(item) <= 31 or item.ndim == 1  # never more than one episode
+            assert item.size <= 31 * 5
     arrays = [item for item in items if isinstance(item, np.ndarray)]
     rewards = labels(dataset, SUITE, TASKS["cart-left"], indices(dataset, scene="cart"))
     for reward, _ in rewards:

@@ -31,7 +31,9 @@ class Settings(msgspec.Struct, frozen=True):
 
 def _task(embodiment: str, name: str, scene: str, score: str) -> Task:
     state_dim, action_dim = DIMS[embodiment]
-    return Task("tiny", name, embodiment, scene, state_dim, action_dim, FRAMES, REPEAT, score, float(FRAMES), True, "top")
+    return Task(
+        "tiny", name, embodiment, scene, state_dim, action_dim, FRAMES, REPEAT, score, float(FRAMES), True, "top"
+    )
 
 
 TASKS = {

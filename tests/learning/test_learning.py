@@ -6,10 +6,12 @@ them are good at the task. All seeds and budgets were fixed before; settings are
 for the ratio of updates.
 """
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from data import tiny_suite
@@ -28,7 +30,14 @@ EPISODES = 10
 ONE, ALL = ("cart-left",), ("cart-left", "cart-right", "boat-right")
 WORLD_MODELS = ("dreamer", "wpt", "wpt-no-guidance")
 METHODS = [one for one in registry.methods().values() if one.settings_group or one.name in WORLD_MODELS]
-CASES = [pytest.param(one, kind, id=f"{one.name}-{kind}") for one in METHODS for kind in one.observations]
+
+
+def cases(methods: Iterable[Method]) -> list[Any]:
+    """Methods with each kind of observation that they take."""
+    return [pytest.param(one, kind, id=f"{one.name}-{kind}") for one in methods for kind in one.observations]
+
+
+CASES, EVERY = cases(METHODS), cases(registry.methods().values())
 
 
 def profile(kind: str) -> Profile:
@@ -84,27 +93,51 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 @pytest.mark.learning
 @pytest.mark.parametrize(("method", "kind"), CASES)
 def test_learning(method: Method, kind: str, layout: Layout, record_property: Any) -> None:
-    tasks = ALL if method.shared else ONE
-    selection = select("tiny", profile(kind), tasks, (method.name,))
-    folder = layout.data("tiny", f"learning-{kind}")
-    if not folder.exists():
-        tiny_suite.build(folder, ("cart", "boat"), episodes=60, collectors=("noise", "drift"), pixels=kind == "pixels")
-    data = tiny_suite.Dataset.open(folder)
-    for stage in stages(selection, data.digest):
-        make(stage, layout, data.path, silent)
     lines, problems = [], []
-    for task in tasks:
-        learned = [
-            learn(identity, layout, data.path)
-            for identity in identities(selection, data.digest)
-            if identity.task == task
-        ]
+    runs, data = begin(method, profile(kind), layout)
+    for task in dict.fromkeys(run.task for run in runs):
+        learned = [learn(run, layout, data) for run in runs if run.task == task]
         random, best = played(task, "random"), played(task, "best")
         lines.append(f"{task} {random:.2f} " + "/".join(f"{score:.2f}" for score in learned) + f" {best:.2f}")
         if min(learned) < random + 0.5 * (best - random):
             problems.append(lines[-1])
     record_property("learning", f"{method.name:18} {kind:7} " + " · ".join(lines))
     assert not problems
+
+
+@pytest.mark.parametrize(("method", "kind"), EVERY)
+def test_a_short_pass(method: Method, kind: str, layout: Layout) -> None:
+    """Every method and kind of observation goes all the way, though no way far."""
+    runs, data = begin(method, short(profile(kind)), layout)
+    for run in runs:
+        execute(run, layout, data, silent)
+        made = records.read_run(layout.runs / records.digest(run))
+        assert made.status == "done" and made.updates > 0
+
+
+def short(whole: Profile) -> Profile:
+    """The same with a few episodes and updates."""
+    grid = msgspec.structs.replace(whole.grids["tiny"], seeds=(0,), budget=4 * tiny_suite.FRAMES, evaluation_episodes=2)
+    fewer = {"offline_updates": 5, "prior_updates": 5, "batch": 8, "updates_per_step": 0.1}
+    return msgspec.structs.replace(
+        whole,
+        pretraining=msgspec.structs.replace(whole.pretraining, updates=2),
+        grids={"tiny": grid},
+        settings={table: values | fewer for table, values in whole.settings.items()},
+    )
+
+
+def begin(method: Method, whole: Profile, layout: Layout) -> tuple[list[Identity], Path]:
+    """The runs of a method, with their data and stages made."""
+    selection = select("tiny", whole, ALL if method.shared else ONE, (method.name,))
+    folder = layout.data("tiny", whole.name)
+    if not folder.exists():
+        pixels = whole.observation == "pixels"
+        tiny_suite.build(folder, ("cart", "boat"), episodes=60, collectors=("noise", "drift"), pixels=pixels)
+    data = tiny_suite.Dataset.open(folder)
+    for stage in stages(selection, data.digest):
+        make(stage, layout, data.path, silent)
+    return identities(selection, data.digest), data.path
 
 
 def learn(identity: Identity, layout: Layout, data: Path) -> float:
