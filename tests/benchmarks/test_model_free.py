@@ -1,8 +1,8 @@
 """One update of the model-free methods at batch 256 and two layers of 256, drawing the batch included, on two threads.
 
-``published``: what public code took on two threads of a machine of this kind, CORL's TD3+BC, IQL, SAC-N
-with ten critics, CQL and Cal-QL, and Stable-Baselines3's SAC. The plain way computes critic by critic what ours computes
-for all critics at once.
+``published``: what public code took on two threads of a machine of this kind, CORL's TD3+BC, IQL, SAC-N with ten
+critics, CQL and Cal-QL, and Stable-Baselines3's SAC. The plain way computes critic by critic what ours computes for all
+critics at once.
 """
 
 import statistics

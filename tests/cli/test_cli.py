@@ -47,12 +47,34 @@ def test_methods_say_what_they_may_see() -> None:
 
 
 @pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("Offline RL", "iql td3-bc cql"),
+        ("Off2On RL", "cal-ql iql-finetune awac"),
+        ("RLPD", "rlpd"),
+        ("MT IL", "mt-bc"),
+        ("MT offline RL", "mt-iql mt-td3-bc"),
+        ("Reward-free comparators", "uds explore jsrl-bc"),
+        ("From scratch", "sac drqv2 dreamer"),
+    ],
+)
+def test_every_family_of_the_comparison_is_here(family: str, names: str) -> None:
+    methods = json.loads(call("list", "methods", "--json"))
+    assert {method["name"] for method in methods if method["family"] == family} == set(names.split())
+    assert all(method["tuning"] and method["tuning_evaluations"] >= 0 for method in methods)
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("run", "dmc", "--methods", "dreamr"), "There is no method 'dreamr'; did you mean 'dreamer'?"),
         (("run", "dmc", "--tasks", "walker-wolk"), "did you mean 'walker-walk'"),
         (("run", "dmc", "--tasks", "mw/walker-walk"), "did you mean"),
         (("run", "dmc", "--profile", "quik"), "There is no profile 'quik'; did you mean 'quick'"),
+        (
+            ("run", "dmc", "--profile", "smoke-pixels", "--methods", "td3-bc"),
+            "td3-bc learns from state and the profile",
+        ),
         (("run", "dmcontrol"), "There is no suite 'dmcontrol'; did you mean 'dmc'"),
         (("run", "dmc", "--seeds", "0,one"), "Seeds are whole numbers separated by commas, not '0,one'."),
         (("run", "dmc", "--profile", "mine.toml"), "There is no profile file mine.toml."),

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny_suite import SUITE, TASKS, build
+from tiny_suite import SUITE, TASKS, build, record
 
 from wpt_bench.data.labels import labels
-from wpt_bench.data.store import Dataset
+from wpt_bench.data.store import Dataset, ShardWriter, seal
 from wpt_bench.data.views import DataView, EpisodeView, demonstrations, grant
 from wpt_bench.protocol import DataAccess, DataAccessError, Task, Units, UserError
 
@@ -124,6 +124,18 @@ def test_pixels_come_without_states(pixel_dataset):
         assert episode.units.scale.size == 0  # the size would tell the embodiment
         with pytest.raises(DataAccessError, match="the state"):
             episode.state  # noqa: B018
+
+
+def test_labels_of_data_that_has_none_are_one_sentence(tmp_path):
+    whole = record(TASKS["cart-left"], 0, 1.0)
+    del whole["physics"]
+    of = {"embodiment": "cart", "scene": "cart", "collector": "noise", "action_repeat": 2, "settings": {}}
+    with ShardWriter(tmp_path, name="bare", **of) as writer:
+        writer.add_episode(**whole)
+    bare = seal(tmp_path, suite="tiny", suite_version=1, name="test", seed=0, settings={})
+    assert len(granted(bare, DataAccess.REWARD_FREE, "cart-left").episodes()) == 1
+    with pytest.raises(UserError, match="bare holds no physics; collect the data with it"):
+        granted(bare, DataAccess.LABELLED, "cart-left")
 
 
 def test_pixels_that_were_not_recorded(dataset):

@@ -14,9 +14,10 @@ import pytest
 from running import small
 from wpt_bench import records, registry
 from wpt_bench.data.store import Dataset
-from wpt_bench.protocol import UserError, episode_seed
+from wpt_bench.protocol import Progress, UserError, episode_seed
 from wpt_bench.running.loop import Diverged, execute, lock
-from wpt_bench.running.plan import Layout
+from wpt_bench.running.plan import Layout, identities, stages
+from wpt_bench.running.stages import make
 
 SCRIPT = """
 import sys
@@ -40,7 +41,7 @@ def _share(prepared: tuple[Layout, Dataset], folder: Path) -> Layout:
     return Layout(folder)
 
 
-@pytest.mark.parametrize(("method", "moments"), [("wpt", (1, 4, 7, 10)), ("dreamer", (5,))])
+@pytest.mark.parametrize(("method", "moments"), [("wpt", (1, 4, 7, 10)), ("dreamer", (5,)), ("cal-ql", (1, 6))])
 def test_killed_at_any_moment_and_resumed_it_ends_the_same(
     prepared: tuple[Layout, Dataset], tmp_path: Path, method: str, moments: tuple[int, ...]
 ) -> None:
@@ -70,6 +71,59 @@ def test_killed_at_any_moment_and_resumed_it_ends_the_same(
     rows, weights = small.outcome(killed, run_id)
     assert rows == calm_rows
     assert weights == calm_weights
+
+
+class Stop(Exception):
+    """Ends a run from within, as if somebody had."""
+
+
+def stop_at(update: int) -> Progress:
+    """Progress that stops at an offline update."""
+
+    def progress(fraction: float, what: str = "") -> None:
+        if what == f"{update} offline updates":
+            raise Stop
+
+    return progress
+
+
+def test_an_offline_phase_goes_on_where_it_stopped(prepared: tuple[Layout, Dataset], tmp_path: Path) -> None:
+    data, outcomes = small.path(prepared[0]), []
+    identity = small.identity("iql", prepared[1].digest)
+    for name, stops in (("calm", ()), ("stopped", (3, 12))):
+        layout = Layout(tmp_path / name)
+        for update in stops:
+            with pytest.raises(Stop):
+                execute(identity, layout, data, stop_at(update), checkpoint_seconds=0.0)
+        execute(identity, layout, data, small.silent)
+        outcomes.append(small.outcome(layout, records.digest(identity)))
+    assert outcomes[0] == outcomes[1]
+    run = records.read_run(layout.runs / records.digest(identity))
+    assert (run.updates, run.env_steps, run.online) == (20, 0, False)
+    assert run.diagnostics["offline_metrics"]["critic_loss"] >= 0
+    rows = records.read_episodes(layout.runs / run.id)
+    assert {(row.kind, row.env_step) for row in rows} == {("evaluation", 0)}
+
+
+def test_a_shared_agent_is_trained_once_and_goes_on_where_it_stopped(
+    prepared: tuple[Layout, Dataset], tmp_path: Path
+) -> None:
+    data, weights = small.path(prepared[0]), []
+    selection = small.selection(("mt-iql",))
+    (stage,) = stages(selection, prepared[1].digest)
+    for name, stops in (("calm", ()), ("stopped", (3, 12))):
+        layout = Layout(tmp_path / name)
+        for update in stops:
+            with pytest.raises(Stop):
+                make(stage, layout, data, stop_at(update), checkpoint_seconds=0.0)
+        make(stage, layout, data, small.silent)
+        weights.append(layout.weights(records.digest(stage)).read_bytes())
+    assert weights[0] == weights[1]
+    (identity,) = identities(selection, prepared[1].digest)
+    execute(identity, layout, data, small.silent)
+    run = records.read_run(layout.runs / records.digest(identity))
+    assert run.identity.stage == records.digest(stage) and (run.updates, run.env_steps) == (20, 0)
+    assert not (layout.runs / run.id / "weights.safetensors").exists()  # they are the stage's
 
 
 def _rows(layout: Layout, run_id: str) -> int:

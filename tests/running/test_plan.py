@@ -9,7 +9,7 @@ from running import small
 from wpt_bench import profiles, registry
 from wpt_bench.protocol import UserError
 from wpt_bench.records import digest
-from wpt_bench.running.plan import identities, select
+from wpt_bench.running.plan import identities, select, stages
 
 
 @pytest.mark.parametrize("name", profiles.names())
@@ -19,6 +19,30 @@ def test_every_profile_makes_a_grid_of_each_suite(name: str) -> None:
         runs = identities(select(suite, profile), "digest")
         assert len(runs) == len(grid.tasks) * len(grid.methods) * len(grid.seeds)
         assert {run.observation for run in runs} == {profile.observation}
+
+
+def test_a_group_of_methods_shares_settings_and_each_may_have_its_own() -> None:
+    tables = {"model-free": {"batch": 32, "members": 3}, "sac": {"members": 5}}
+    profile = msgspec.structs.replace(small.profile(), settings=tables)
+    runs = {run.method: run.settings for run in identities(select("dmc", profile, (), ("sac", "rlpd", "iql")), "d")}
+    assert [runs[name]["batch"] for name in ("sac", "rlpd", "iql")] == [32, 32, 32]
+    assert (runs["sac"]["members"], runs["rlpd"]["members"]) == (5, 3) and "members" not in runs["iql"]
+
+
+def test_a_groups_setting_that_no_method_knows_is_named() -> None:
+    profile = msgspec.structs.replace(small.profile(), settings={"model-free": {"bach": 32}})
+    with pytest.raises(UserError, match=r"\[settings.model-free\].*'bach'; did you mean 'batch'"):
+        select("dmc", profile)
+
+
+def test_what_runs_start_from_is_made_once() -> None:
+    selection = small.selection(("wpt", "wpt-no-guidance", "uds", "mt-iql", "mt-bc", "iql"), (0, 1))
+    wanted = stages(selection, "digest")
+    names = [getattr(stage, "method", "world model") for stage in wanted]
+    # one pre-training seed serves both run seeds; agents that tasks share have a seed for each
+    assert sorted(names) == ["mt-bc", "mt-bc", "mt-iql", "mt-iql", "world model"]
+    of = {run.method: run.stage for run in identities(selection, "digest") if run.seed == 0}
+    assert of["wpt"] == of["wpt-no-guidance"] == of["uds"] != of["mt-iql"] and of["iql"] is None
 
 
 def test_quick_is_as_large_as_promised() -> None:

@@ -169,9 +169,7 @@ def _refuse_unknown_settings(profile: Profile) -> None:
     for group, names in known.items():
         for name in profile.settings.get(group, {}):
             if name not in names:
-                raise registry.nearest(
-                    f"setting of {group} methods, as in profile {profile.name!r}, named", name, names
-                )
+                raise registry.nearest(f"setting of methods in [settings.{group}] named", name, names)
 
 
 def settings(selection: Selection, method: Method) -> Any:
