@@ -24,7 +24,10 @@ LOG_STD = (-5.0, 2.0)
 
 
 class EnsembleLinear(nn.Module):
-    """``members`` linear layers side by side: ``(members, N, inputs)`` to ``(members, N, outputs)``."""
+    """``members`` linear layers side by side: ``(members, N, inputs)`` to ``(members, N, outputs)``.
+
+    Given rows for fewer members, it is the first ones that compute.
+    """
 
     def __init__(self, members: int, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -34,7 +37,7 @@ class EnsembleLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Every member's layer on its own rows."""
-        return torch.baddbmm(self.bias, x, self.weight)
+        return torch.baddbmm(self.bias[: len(x)], x, self.weight[: len(x)])
 
 
 class EnsembleNorm(nn.Module):
@@ -47,14 +50,11 @@ class EnsembleNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as ``x``, ``(members, N, width)``."""
-        return torch.addcmul(self.bias, F.layer_norm(x, x.shape[-1:]), self.weight)
+        return torch.addcmul(self.bias[: len(x)], F.layer_norm(x, x.shape[-1:]), self.weight[: len(x)])
 
 
 class Ensemble(nn.Module):
-    """``members`` MLPs with ReLU and one output each, on the same rows: ``(N, inputs)`` to ``(members, N)``.
-
-    Rows may also be given for each member: ``(members, N, inputs)``.
-    """
+    """``members`` MLPs with ReLU and one output each, on the same rows: ``(N, inputs)`` to ``(members, N)``."""
 
     def __init__(self, members: int, inputs: int, hidden: int, layers: int, *, layer_norm: bool = False) -> None:
         super().__init__()
@@ -64,23 +64,25 @@ class Ensemble(nn.Module):
             parts.append(EnsembleLinear(members, inputs, hidden))
             if layer_norm:
                 parts.append(EnsembleNorm(members, hidden))
-            parts.append(nn.ReLU())
+            parts.append(nn.ReLU(inplace=True))
             inputs = hidden
         self.layers = nn.Sequential(*parts, EnsembleLinear(members, inputs, 1))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Outputs for the inputs joined along their last axis."""
         x = torch.cat(inputs, -1)
-        if x.dim() == 2:
-            x = x.expand(self.members, *x.shape)
-        return self.layers(x).squeeze(-1)
+        return self.layers(x.expand(self.members, *x.shape)).squeeze(-1)
+
+    def first(self, *inputs: Tensor) -> Tensor:
+        """Outputs of the first member alone, ``(N,)``."""
+        return self.layers(torch.cat(inputs, -1).unsqueeze(0)).view(-1)
 
 
 def mlp(inputs: int, hidden: int, layers: int, outputs: int) -> nn.Sequential:
     """``layers`` hidden layers with ReLU, then a linear one."""
     parts: list[nn.Module] = []
     for _ in range(layers):
-        parts += [nn.Linear(inputs, hidden), nn.ReLU()]
+        parts += [nn.Linear(inputs, hidden), nn.ReLU(inplace=True)]
         inputs = hidden
     return nn.Sequential(*parts, nn.Linear(inputs, outputs))
 
@@ -147,6 +149,10 @@ class Critic(nn.Module):
     def forward(self, feature: Tensor, action: Tensor) -> Tensor:
         """Every member's value of every row."""
         return self.ensemble(self.neck(feature), action)
+
+    def first(self, feature: Tensor, action: Tensor) -> Tensor:
+        """The first member's values alone, ``(N,)``."""
+        return self.ensemble.first(self.neck(feature), action)
 
 
 class Value(nn.Module):

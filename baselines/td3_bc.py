@@ -100,7 +100,7 @@ class TD3BC(ModelFreeAgent):
     def _learn_actor(self, batch: Batch, feature: Tensor) -> dict[str, Tensor]:
         settings = self.settings
         action = self.actor(feature) * batch.mask
-        loss = td3_bc_loss(self.critic(feature, action)[0], action, batch.action, batch.mask, settings.alpha)
+        loss = td3_bc_loss(self.critic.first(feature, action), action, batch.action, batch.mask, settings.alpha)
         self._actor_optimizer.step(loss)
         self.slow_critic.follow(self.critic, settings.target_rate)
         self.slow_actor.follow(self.actor, settings.target_rate)

@@ -51,7 +51,7 @@ def test_labelled_is_the_embodiment_with_the_tasks_reward(dataset):
         episodes = granted(dataset, DataAccess.LABELLED, task).episodes()
         assert len(episodes) == 6
         for index, episode in zip(indices(dataset, scene="cart"), episodes, strict=True):
-            frames = toward * dataset.physics(index)[1:, 0]  # hand-worked: the position, at each of two frames
+            frames = (1 + toward * dataset.physics(index)[1:, 0]) / 2  # hand-worked: at each of two frames
             np.testing.assert_allclose(episode.reward[1:], frames[::2] + frames[1::2], rtol=1e-6)
             assert episode.reward[0] == 0
             assert episode.task == task
@@ -71,7 +71,7 @@ def test_multitask_has_an_episode_once_per_task(dataset):
     names = [episode.task for episode in episodes]
     assert {name: names.count(name) for name in TASKS} == dict.fromkeys(TASKS, 6)
     left, right = (next(e for e in episodes if e.task == name) for name in ("cart-left", "cart-right"))
-    np.testing.assert_array_equal(left.reward, -right.reward)
+    np.testing.assert_allclose(left.reward[1:] + right.reward[1:], 2.0, rtol=1e-6)
 
 
 def test_demonstrations_are_the_best_tenth_without_rewards(tmp_path):

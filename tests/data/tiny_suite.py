@@ -16,7 +16,7 @@ import numpy as np
 from wpt_bench.data.store import Dataset, ShardWriter, seal
 from wpt_bench.protocol import CollectionJob, Task, Units, episode_seed
 
-REPEAT, FRAMES = 2, 60
+REPEAT, FRAMES, SPEED = 2, 60, 0.25
 DIMS = {"cart": (3, 1), "boat": (5, 2), "arm": (4, 2)}
 
 
@@ -49,7 +49,7 @@ TASKS = {
 
 
 class Points(gym.Env):
-    """``action_dim`` points in [-1, 1], moved by a tenth of the action per frame. The last observation is the sum."""
+    """``action_dim`` points in [-1, 1], moved by ``SPEED`` times the action per frame. The last observation is the sum."""
 
     def __init__(self, task: Task, observation: str):
         self.task, self.kind = task, observation
@@ -74,7 +74,7 @@ class Points(gym.Env):
         return self.observe(), total, False, truncated, {"success": success(self.task, self.points)}
 
     def advance(self, action):
-        self.points = np.clip(self.points + 0.1 * np.asarray(action, np.float64), -1, 1)
+        self.points = np.clip(self.points + SPEED * np.asarray(action, np.float64), -1, 1)
         self.frame += 1
 
     def observe(self):
@@ -97,11 +97,11 @@ def image_of(points) -> np.ndarray:
 
 def reward(task: Task, points) -> float:
     toward = -1.0 if task.name.endswith(("left", "pull")) else 1.0
-    return float(toward * points[0])
+    return float(1 + toward * points[0]) / 2
 
 
 def success(task: Task, points) -> float:
-    return float(task.score == "success" and reward(task, points) > 0.8)
+    return float(task.score == "success" and reward(task, points) > 0.9)
 
 
 class TinySuite:

@@ -43,9 +43,10 @@ CASES, EVERY = cases(METHODS), cases(registry.methods().values())
 def profile(kind: str) -> Profile:
     """Small enough that a run takes some seconds."""
     pixels = kind == "pixels"
-    model_free = {"hidden": 64, "layers": 2, "channels": 8, "batch": 32 if pixels else 64, "learning_rate": 1e-3}
-    model_free |= {"updates_per_step": 1.0, "actor_every": 1, "offline_updates": 600 if pixels else 1500}
-    model_free |= {"actor_rate": 1e-3, "target_rate": 0.01}
+    model_free = {"hidden": 64, "layers": 2, "channels": 8, "batch": 32 if pixels else 64}
+    model_free |= {"updates_per_step": 1.0, "actor_every": 1, "offline_updates": 1000 if pixels else 1500}
+    rate = 3e-4 if pixels else 1e-3
+    model_free |= {"learning_rate": rate, "actor_rate": rate, "target_rate": 0.005 if pixels else 0.01}
     prior = {"prior_updates": 200, "prior_batch": 64, "prior_lr": 1e-3, "prior_units": 64, "prior_depth": 8}
     wpt = {"updates_per_step": 0.5, "batch": 16, "length": 8, "horizon": 6, "starts": 64, "units": 64, "layers": 1}
     wpt |= {"model_lr": 3e-3, "actor_critic_lr": 2e-3, "adam_eps": 1e-8, "entropy": 1e-3, "normalise_returns": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -41,7 +42,9 @@ class Optimizer:
     @torch.no_grad()
     def _step(self, gradients: Iterable[Tensor]) -> Tensor:
         self._vector.grad = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        norm = nn.utils.clip_grad_norm_(self._vector, self._clip)
+        norm = torch.linalg.vector_norm(self._vector.grad)
+        if self._clip < math.inf:
+            nn.utils.clip_grads_with_norm_(self._vector, self._clip, norm)
         if self._decay:
             self._vector.mul_(1 - self._decay)
         self._adam.step()
