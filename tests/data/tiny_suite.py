@@ -49,7 +49,7 @@ TASKS = {
 
 
 class Points(gym.Env):
-    """``action_dim`` points in [-1, 1], moved by ``SPEED`` times the action per frame. The last observation is the sum."""
+    """``action_dim`` points in [-1, 1], moved by ``SPEED`` times the action a frame. The last number is their sum."""
 
     def __init__(self, task: Task, observation: str):
         self.task, self.kind = task, observation
