@@ -73,6 +73,11 @@ class ModelFreeAgent(ABC):
     warms_up = True
 
     def __init__(self, context: AgentContext, *, multi_task: bool = False, steps: int = 1) -> None:
+        if context.precision != "fp32":
+            raise UserError(
+                f"Methods without a world model compute in fp32 alone, and the profile asks for {context.precision}; "
+                "choose another profile or method."
+            )
         torch.manual_seed(episode_seed(context.seed, "agent", 0))  # initial weights
         self.context, self.device = context, context.device
         self.sight = Sight.of(context, padded=multi_task)

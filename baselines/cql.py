@@ -23,6 +23,9 @@ from wpt_bench.baselines.soft_actor_critic import SoftActorCritic
 from wpt_bench.baselines.transitions import Batch, Transitions, rewarded
 from wpt_bench.protocol import AgentContext, DataAccess, Method
 
+PIECE = 1024
+"""Rows that the critics take at a time: what they compute then stays in a core's cache."""
+
 
 class Settings(soft_actor_critic.Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """See the module's first lines for where the values come from.
@@ -62,13 +65,17 @@ class CQL(SoftActorCritic):
         """Temporal-difference error plus the conservative term."""
         loss, metrics = super().critic_loss(batch, feature, next_feature, generator)
         action, log_density = self._probes(feature, next_feature, generator)
-        # (members, actions, N): every state with all its probes, in one pass through the critics
-        value = self.critic(feature.repeat(len(action), 1), action.flatten(0, 1)).unflatten(1, action.shape[:2])
+        parts = action.split(max(1, PIECE // len(feature)))
+        value = torch.cat([self._values(feature, part) for part in parts], 1)
         if self.calibrated:
             value = calibrated(value, self.conservative.actions, batch.to_go)
         gap = conservative_gap(value, log_density, self.critic(feature, batch.action))
         metrics |= {"conservative_gap": gap.detach().mean()}
         return loss + self.conservative.weight * gap.sum(), metrics
+
+    def _values(self, feature: Tensor, action: Tensor) -> Tensor:
+        """Of features ``(N, ...)`` with actions ``(probes, N, action_dim)``: ``(members, probes, N)``."""
+        return self.critic(feature.repeat(len(action), 1), action.flatten(0, 1)).unflatten(1, action.shape[:2])
 
     @torch.no_grad()
     def _probes(self, feature: Tensor, next_feature: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -33,14 +33,14 @@ class Settings(agent.Settings, frozen=True, forbid_unknown_fields=True, kw_only=
         offline_updates: on the offline data.
         alpha: weight of the values against imitation.
         noise, largest_noise: of the target's actions, and where it is cut.
-        actor_every: critic updates for each update of the actor and the slow copies.
+        policy_delay: critic updates for each update of the actor and the slow copies.
     """
 
     offline_updates: int = 1_000_000
     alpha: float = 2.5
     noise: float = 0.2
     largest_noise: float = 0.5
-    actor_every: int = 2
+    policy_delay: int = 2
 
 
 class TD3BC(ModelFreeAgent):
@@ -80,7 +80,7 @@ class TD3BC(ModelFreeAgent):
         return self.actor(feature)
 
     def learn(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Critics, then every ``actor_every``-th time the actor and the slow copies."""
+        """Critics, then every ``policy_delay``-th time the actor and the slow copies."""
         settings = self.settings
         feature = self.eyes(batch.observation, batch.task)
         with torch.no_grad():
@@ -93,7 +93,7 @@ class TD3BC(ModelFreeAgent):
         loss = ((value - target) ** 2).mean(-1).sum()
         self._critic_optimizer.step(loss)
         metrics = {"critic_loss": loss.detach(), "value": value.detach().mean()}
-        if (self.updates + 1) % settings.actor_every == 0:
+        if (self.updates + 1) % settings.policy_delay == 0:
             metrics |= self._learn_actor(batch, feature.detach())
         return metrics
 

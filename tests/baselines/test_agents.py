@@ -89,6 +89,11 @@ def test_no_data_at_all_is_one_clear_sentence(method: Method, tmp_path: Path) ->
         made.offline(silent)
 
 
+def test_half_precision_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="compute in fp32 alone, and the profile asks for bf16; choose another"):
+        toy.agent(toy.method("sac"), "state", tmp_path, precision="bf16")
+
+
 def test_rlpds_batches_are_half_offline(tmp_path: Path) -> None:
     made = toy.agent(toy.method("rlpd"), "state", tmp_path, batch=32)
     offline = {round(float(row), 5) for row in np.concatenate([e.reward[1:] for e in made.context.data.episodes()])}
