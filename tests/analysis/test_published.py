@@ -2,7 +2,13 @@ import pytest
 
 from analysis.synthetic import flat, write
 from wpt_bench import registry
-from wpt_bench.analysis.published import nearest_to_budget, published_band, published_inside, published_scores
+from wpt_bench.analysis.published import (
+    held_against_published,
+    nearest_to_budget,
+    published_band,
+    published_inside,
+    published_scores,
+)
 from wpt_bench.analysis.scores import load_runs
 from wpt_bench.protocol import UserError
 
@@ -73,3 +79,17 @@ def test_short_runs_have_no_points_beside_them(tmp_path):
     write(tmp_path, "wpt", "walker-walk", 0, flat(0.5))
     table = load_runs(tmp_path, suite="dmc", profile="quick")
     assert published_inside(table).empty and nearest_to_budget(table).empty
+
+
+def test_a_method_is_held_against_its_publications_at_the_budget(tmp_path):
+    budget = 100_000
+    for task, score in (("walker-walk", 0.8), ("cheetah-run", 0.5), ("walker-backflip", 0.1)):
+        for seed in (0, 1):
+            write(tmp_path, "sac", task, seed, {0: [0.0], budget: [score]}, budget=budget)
+            write(tmp_path, "iql", task, seed, {0: [0.0], budget: [score]}, budget=budget)
+    (sentence,) = held_against_published(load_runs(tmp_path, suite="dmc", profile="quick"))
+    assert sentence.startswith("sac lies where SAC and SAC(UTD2) were published, widened by 10%, on 1 of 2 tasks: ")
+    assert "walker-walk 0.800 (0.637 to 0.932)" in sentence and "backflip" not in sentence
+    shorter = tmp_path / "shorter"
+    write(shorter, "sac", "walker-walk", 0, {0: [0.0], 50_000: [0.8]}, budget=50_000)
+    assert held_against_published(load_runs(shorter, suite="dmc", profile="quick")) == []

@@ -20,6 +20,7 @@ from wpt_bench.analysis.aggregate import (
     separated,
 )
 from wpt_bench.analysis.properties import Properties, measured
+from wpt_bench.analysis.published import held_against_published
 from wpt_bench.analysis.scores import (
     SCRATCH,
     IncompleteError,
@@ -173,6 +174,7 @@ def _sentences(table: RunTable, rows: list[MethodSummary]) -> list[str]:
         for row in complete:
             if row is not scratch and row.iqm is not None:
                 said.append(_against(row, row.iqm, scratch.iqm))
+    said += held_against_published(table)
     said += [row.incomplete for row in rows if row.incomplete]
     seeds = sorted({row.seeds for row in complete})
     if seeds and seeds[0] == 1:

@@ -17,6 +17,8 @@ from wpt_bench.protocol import UserError
 
 WIDEN = 0.1
 """How far a band reaches beyond what the sources span, as a share of its ends."""
+NAMES = {"sac": ("SAC", "SAC(UTD2)"), "drqv2": ("DrQ-v2",), "dreamer": ("DreamerV3",)}
+"""Under which names the methods that are held against published scores were published."""
 
 
 @functools.cache
@@ -42,6 +44,32 @@ def published_inside(table: RunTable) -> pd.DataFrame:
 def nearest_to_budget(table: RunTable) -> pd.DataFrame:
     """Of ``published_inside``, the last point of every task, method and source."""
     return published_inside(table).groupby(["task", "method", "origin"], as_index=False).last()
+
+
+def held_against_published(table: RunTable) -> list[str]:
+    """One sentence per method of ``NAMES``: on which tasks its mean score lies in the published band at the budget."""
+    said = []
+    for method, names in NAMES.items():
+        own = table.runs[table.runs["method"] == method].groupby("task")["score"]
+        bands = {task: _band(table, str(task), names) for task in own.groups}
+        found = {task: (float(own.get_group(task).mean()), band) for task, band in bands.items() if band is not None}
+        inside = [task for task, (score, (low, high)) in found.items() if low <= score <= high]
+        if found:
+            each = ", ".join(
+                f"{task} {score:.3f} ({low:.3f} to {high:.3f})" for task, (score, (low, high)) in found.items()
+            )
+            said.append(
+                f"{method} lies where {' and '.join(names)} were published, widened by {WIDEN:.0%}, "
+                f"on {len(inside)} of {len(found)} tasks: {each}."
+            )
+    return said
+
+
+def _band(table: RunTable, task: str, names: Collection[str]) -> tuple[float, float] | None:
+    try:
+        return published_band(task, table.observation, names, table.budget)
+    except UserError:
+        return None
 
 
 def published_band(
