@@ -502,7 +502,7 @@ def _dry_run(selection: Any, layout: Any, workers: int) -> None:
     cost = benching.estimate(selection, layout, pending, workers=workers)
     if missing:
         console.print(
-            f"To be collected first: {', '.join(missing)}; then one world model is pre-trained.", highlight=False
+            f"To be collected first: {', '.join(missing)}; then what several runs share is trained.", highlight=False
         )
     basis = "from finished runs" if cost.measured else "from the profile"
     console.print(
