@@ -48,7 +48,8 @@ def profile(kind: str) -> Profile:
     rate = 3e-4 if pixels else 1e-3
     model_free |= {"learning_rate": rate, "actor_rate": rate, "target_rate": 0.005 if pixels else 0.01}
     prior = {"prior_updates": 200, "prior_batch": 64, "prior_lr": 1e-3, "prior_units": 64, "prior_depth": 8}
-    wpt = {"updates_per_step": 0.5, "batch": 16, "length": 8, "horizon": 6, "starts": 64, "units": 64, "layers": 1}
+    wpt = {"updates_per_step": 0.5, "batch": 8 if pixels else 16, "length": 8, "horizon": 6, "starts": 64}
+    wpt |= {"units": 64, "layers": 1}
     wpt |= {"model_lr": 3e-3, "actor_critic_lr": 2e-3, "adam_eps": 1e-8, "entropy": 1e-3, "normalise_returns": True}
     return Profile(
         name=f"learning-{kind}",
@@ -61,7 +62,7 @@ def profile(kind: str) -> Profile:
                 tasks=ONE,
                 seeds=SEEDS,
                 methods=(),
-                budget=tiny_suite.FRAMES * (60 if pixels else 100),
+                budget=tiny_suite.FRAMES * (40 if pixels else 100),
                 data=Data(),
                 evaluation_every=1.0,
                 evaluation_episodes=EPISODES,
