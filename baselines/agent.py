@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wpt_bench.baselines.networks import FRAMES, Eyes, random_shift
-from wpt_bench.baselines.transitions import Batch, Sight, Transitions
+from wpt_bench.baselines.transitions import Batch, Sight, Transitions, of_all_tasks, rewarded
 from wpt_bench.protocol import WARM_UP, AgentContext, Progress, UserError, episode_seed
 from wpt_bench.world_model.functional import to_floats
 from wpt_bench.world_model.optimizer import Optimizer
@@ -90,8 +90,6 @@ class ModelFreeAgent(ABC):
             channels=context.settings.channels,
             tasks=len(self.tasks),
         ).to(self.device)
-        self.action_mask = torch.zeros(self.sight.action_dim, device=self.device)
-        self.action_mask[: task.action_dim] = 1.0
         self.replay = Transitions(self.sight, (task.agent_steps + 1) * -(-context.budget // task.episode_length), steps)
         self.updates = 0
         self.env_steps = 0
@@ -113,6 +111,11 @@ class ModelFreeAgent(ABC):
     def open_data(self) -> Transitions | None:
         """The offline transitions to learn from; they are opened when they are first needed."""
         return None
+
+    def labelled(self) -> Transitions:
+        """Labelled episodes, of the task or of every task: what many methods open."""
+        episodes = self.context.data.episodes()
+        return of_all_tasks(self.sight, episodes, self.tasks) if self.tasks else rewarded(self.sight, episodes)
 
     # protocol.Agent
 
@@ -217,6 +220,16 @@ class ModelFreeAgent(ABC):
 
     def _parts(self) -> dict[str, nn.Module | Optimizer]:
         return {"eyes": self.eyes, **self.parts()}
+
+
+def updates_per_step(settings: Any) -> float:
+    """The pace of ``update`` online, of settings that have one."""
+    return settings.updates_per_step
+
+
+def offline_updates(settings: Any) -> int:
+    """The updates before any environment step, of settings that have them."""
+    return settings.offline_updates
 
 
 def joined(first: Batch, second: Batch) -> Batch:

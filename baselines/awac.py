@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from wpt_bench.baselines import agent
-from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, optimizer
+from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, offline_updates, optimizer, updates_per_step
 from wpt_bench.baselines.networks import Critic, Gaussian, SlowCopy
-from wpt_bench.baselines.transitions import Batch, Transitions, rewarded
+from wpt_bench.baselines.transitions import Batch, Transitions
 from wpt_bench.protocol import DISCOUNT, AgentContext, DataAccess, Method
 from wpt_bench.world_model.optimizer import Optimizer
 
@@ -66,7 +66,7 @@ class AWAC(ModelFreeAgent):
 
     def open_data(self) -> Transitions:
         """The task's labelled episodes."""
-        return rewarded(self.sight, self.context.data.episodes())
+        return self.labelled()
 
     def policy(self, feature: Tensor, generator: torch.Generator | None) -> Tensor:
         """The mean; online, a sample."""
@@ -110,7 +110,7 @@ METHOD = Method(
     settings=Settings,
     settings_name="awac",
     settings_group=GROUP,
-    updates_per_step=lambda settings: settings.updates_per_step,
-    offline_updates=lambda settings: settings.offline_updates,
+    updates_per_step=updates_per_step,
+    offline_updates=offline_updates,
     tuning="arXiv 2006.09359, as in CORL",
 )

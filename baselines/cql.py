@@ -6,8 +6,9 @@ log-sum-exp over actions is estimated by importance sampling from ten uniform an
 Cal-QL: Nakamoto et al., arXiv 2303.05479. The policy's values are not pushed below the return that the data's own
 policy has from there (eq. 5.1), so that going online does not begin with unlearning; half of each batch stays offline.
 
-Hyperparameters: CQL's appendix F as kept in CORL (arXiv 2210.07105): weight 5, policy step size 1e-4, critics 3e-4,
-target without entropy; Cal-QL's appendix: the same, batches mixed half and half. Layers of both: three of 256.
+Hyperparameters: those of the authors' repository for locomotion (github.com/aviralkumar2907/CQL, its README): weight 5,
+policy step size 1e-4, importance sampling, no Lagrange multiplier; critics at 3e-4, target without entropy, three
+layers of 256. Cal-QL takes the same, so that the two differ by the bound alone, and mixes batches half and half.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import torch
 from torch import Tensor
 
 from wpt_bench.baselines import soft_actor_critic
-from wpt_bench.baselines.agent import GROUP
+from wpt_bench.baselines.agent import GROUP, offline_updates, updates_per_step
 from wpt_bench.baselines.soft_actor_critic import SoftActorCritic
-from wpt_bench.baselines.transitions import Batch, Transitions, rewarded
+from wpt_bench.baselines.transitions import Batch, Transitions
 from wpt_bench.protocol import AgentContext, DataAccess, Method
 
 PIECE = 1024
@@ -57,7 +58,7 @@ class CQL(SoftActorCritic):
 
     def open_data(self) -> Transitions:
         """The task's labelled episodes."""
-        return rewarded(self.sight, self.context.data.episodes())
+        return self.labelled()
 
     def critic_loss(
         self, batch: Batch, feature: Tensor, next_feature: Tensor, generator: torch.Generator
@@ -124,10 +125,6 @@ def _cal_ql(context: AgentContext) -> CQL:
     return CQL(context, calibrated=True)
 
 
-def _offline_updates(settings: Settings) -> int:
-    return settings.offline_updates
-
-
 METHODS = (
     Method(
         name="cql",
@@ -141,9 +138,9 @@ METHODS = (
         settings_name="cql",
         settings_group=GROUP,
         updates_per_step=lambda settings: 0.0,
-        offline_updates=_offline_updates,
+        offline_updates=offline_updates,
         online=False,
-        tuning="arXiv 2006.04779, appendix F, as in CORL",
+        tuning="its authors' repository, for locomotion",
     ),
     Method(
         name="cal-ql",
@@ -156,8 +153,8 @@ METHODS = (
         settings=Settings,
         settings_name="cal-ql",
         settings_group=GROUP,
-        updates_per_step=soft_actor_critic.updates_per_step,
-        offline_updates=_offline_updates,
-        tuning="arXiv 2303.05479, as in CORL",
+        updates_per_step=updates_per_step,
+        offline_updates=offline_updates,
+        tuning="those of cql here",
     ),
 )

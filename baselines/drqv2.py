@@ -4,9 +4,9 @@ Yarats et al., "Mastering Visual Continuous Control", arXiv 2107.09645. A convol
 alone, random shifts, three-step returns, two critics, and exploration noise that falls along a schedule.
 
 Hyperparameters: its appendix: step size 1e-4, batches of 256, hidden layers of 1024, 50 features, an update every
-second decision, slow critics at 0.01, noise cut at 0.3. Its schedules are given in frames for budgets of a million and
-more; here the deviation falls from 1 to 0.1 over the first two thirds of the budget: the 100,000 frames of its easy
-tasks, of the 150,000 of WPT's protocol.
+second decision, slow critics at 0.01, noise cut at 0.3. The noise's deviation falls from 1 to 0.1 over the 100,000
+decisions of the authors' easy tasks: 200,000 environment steps at an action repeat of 2, four thirds of the 150,000 of
+WPT's protocol. Linear layers begin as torch begins them, not orthogonal.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from wpt_bench.baselines import agent
-from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, optimizer
+from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, optimizer, updates_per_step
 from wpt_bench.baselines.networks import Critic, Deterministic, SlowCopy
 from wpt_bench.baselines.transitions import Batch
 from wpt_bench.protocol import DISCOUNT, AgentContext, DataAccess, Method
 from wpt_bench.world_model.optimizer import Optimizer
 
 NOISE = (1.0, 0.1)
-NOISE_SHARE = 2 / 3
-"""The exploration noise's deviation at the beginning and the end, and the share of the budget between."""
+NOISE_SHARE = 4 / 3
+"""The exploration noise's deviation at the beginning and the end of its schedule, and that schedule in budgets."""
 
 
 class Settings(agent.Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -117,6 +117,6 @@ METHOD = Method(
     settings=Settings,
     settings_name="drqv2",
     settings_group=GROUP,
-    updates_per_step=lambda settings: settings.updates_per_step,
+    updates_per_step=updates_per_step,
     tuning="arXiv 2107.09645, appendix",
 )

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from wpt_bench.baselines import comparators
-from wpt_bench.baselines.agent import GROUP, optimizer
+from wpt_bench.baselines.agent import GROUP, optimizer, updates_per_step
 from wpt_bench.baselines.comparators import FAMILY, Comparator
 from wpt_bench.baselines.networks import Critic
-from wpt_bench.baselines.soft_actor_critic import updates_per_step
 from wpt_bench.baselines.transitions import Batch, Transitions
 from wpt_bench.protocol import AgentContext, DataAccess, Method
 from wpt_bench.world_model.optimizer import Optimizer

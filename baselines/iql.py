@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from wpt_bench.baselines import agent
-from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, optimizer
+from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, offline_updates, optimizer, updates_per_step
 from wpt_bench.baselines.networks import Critic, Gaussian, SlowCopy, Value
-from wpt_bench.baselines.transitions import Batch, Transitions, of_all_tasks, rewarded
+from wpt_bench.baselines.transitions import Batch, Transitions
 from wpt_bench.protocol import DISCOUNT, AgentContext, DataAccess, Method
 from wpt_bench.world_model.optimizer import Optimizer
 
@@ -79,8 +79,7 @@ class IQL(ModelFreeAgent):
 
     def open_data(self) -> Transitions:
         """Labelled episodes: the task's, or every task's."""
-        episodes = self.context.data.episodes()
-        return of_all_tasks(self.sight, episodes, self.tasks) if self.tasks else rewarded(self.sight, episodes)
+        return self.labelled()
 
     def policy(self, feature: Tensor, generator: torch.Generator | None) -> Tensor:
         """The mean; online, a sample."""
@@ -123,10 +122,6 @@ def advantage_weight(advantage: Tensor, inverse_temperature: float, largest: flo
     return torch.exp(inverse_temperature * advantage).clamp(max=largest)
 
 
-def _offline_updates(settings: Settings) -> int:
-    return settings.offline_updates
-
-
 METHODS = (
     Method(
         name="iql",
@@ -140,7 +135,7 @@ METHODS = (
         settings_name="iql",
         settings_group=GROUP,
         updates_per_step=lambda settings: 0.0,
-        offline_updates=_offline_updates,
+        offline_updates=offline_updates,
         online=False,
         tuning=TUNING,
     ),
@@ -155,8 +150,8 @@ METHODS = (
         settings=Settings,
         settings_name="iql-finetune",
         settings_group=GROUP,
-        updates_per_step=lambda settings: settings.updates_per_step,
-        offline_updates=_offline_updates,
+        updates_per_step=updates_per_step,
+        offline_updates=offline_updates,
         tuning=TUNING,
     ),
     Method(
@@ -171,7 +166,7 @@ METHODS = (
         settings_name="mt-iql",
         settings_group=GROUP,
         updates_per_step=lambda settings: 0.0,
-        offline_updates=_offline_updates,
+        offline_updates=offline_updates,
         online=False,
         shared=True,
         tuning=TUNING,

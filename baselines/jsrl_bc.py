@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wpt_bench.baselines import agent, comparators
-from wpt_bench.baselines.agent import GROUP
+from wpt_bench.baselines.agent import GROUP, updates_per_step
 from wpt_bench.baselines.comparators import FAMILY, Comparator
-from wpt_bench.baselines.soft_actor_critic import updates_per_step
 from wpt_bench.protocol import AgentContext, DataAccess, Method, Progress, episode_seed
 from wpt_bench.world_model.optimizer import Optimizer
 from wpt_bench.wpt.guidance import ClonedPrior, clone_prior

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wpt_bench.baselines import agent
-from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, optimizer
+from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, offline_updates, optimizer
 from wpt_bench.baselines.networks import Deterministic
 from wpt_bench.baselines.transitions import Batch, Transitions, of_all_tasks
 from wpt_bench.protocol import AgentContext, DataAccess, Method
@@ -76,7 +76,7 @@ METHOD = Method(
     settings_name="mt-bc",
     settings_group=GROUP,
     updates_per_step=lambda settings: 0.0,
-    offline_updates=lambda settings: settings.offline_updates,
+    offline_updates=offline_updates,
     online=False,
     shared=True,
     tuning="arXiv 2106.06860, appendix (its behaviour cloning)",

@@ -3,17 +3,17 @@
 Ball et al., "Efficient Online Reinforcement Learning with Offline Data", arXiv 2302.02948. What it adds to soft
 actor-critic: symmetric sampling (every batch half offline, half online), LayerNorm in the critics against values that
 run away on actions the data does not have, an ensemble of ten of which a random pair makes the target, and many critic
-updates for each step. Hyperparameters: its appendix; twenty updates per agent step would take a run of the `lite` size
-eight hours on a core, so that profiles lower that, and only that. From pixels: the encoder of DrQ-v2 and random shifts,
-as in the paper.
+updates for each step. Hyperparameters: its appendix, with the range of the actor's deviation that `sac` has. Twenty
+updates per agent step would take a run of the `lite` size eight hours on a core: small profiles make fewer, and update
+the actor with every one. From pixels: the encoder of DrQ-v2 and random shifts, as in the paper.
 """
 
 from __future__ import annotations
 
 from wpt_bench.baselines import soft_actor_critic
-from wpt_bench.baselines.agent import GROUP
-from wpt_bench.baselines.soft_actor_critic import SoftActorCritic, updates_per_step
-from wpt_bench.baselines.transitions import Transitions, rewarded
+from wpt_bench.baselines.agent import GROUP, updates_per_step
+from wpt_bench.baselines.soft_actor_critic import SoftActorCritic
+from wpt_bench.baselines.transitions import Transitions
 from wpt_bench.protocol import DataAccess, Method
 
 
@@ -35,7 +35,7 @@ class RLPD(SoftActorCritic):
 
     def open_data(self) -> Transitions:
         """The task's labelled episodes."""
-        return rewarded(self.sight, self.context.data.episodes())
+        return self.labelled()
 
 
 METHOD = Method(

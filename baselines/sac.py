@@ -9,8 +9,8 @@ of Yarats and Kostrikov's implementation for DMControl.
 from __future__ import annotations
 
 from wpt_bench.baselines import soft_actor_critic
-from wpt_bench.baselines.agent import GROUP
-from wpt_bench.baselines.soft_actor_critic import SoftActorCritic, updates_per_step
+from wpt_bench.baselines.agent import GROUP, updates_per_step
+from wpt_bench.baselines.soft_actor_critic import SoftActorCritic
 from wpt_bench.protocol import DataAccess, Method
 
 

@@ -129,8 +129,3 @@ class SoftActorCritic(ModelFreeAgent):
         wanted = self.settings.target_entropy * self.sight.action_dim
         self._temperature_optimizer.step(self.log_temperature["log"].exp() * (entropy - wanted))
         return {"actor_loss": loss.detach(), "entropy": entropy, "temperature": self.temperature}
-
-
-def updates_per_step(settings: Settings) -> float:
-    """The pace of ``update``."""
-    return settings.updates_per_step

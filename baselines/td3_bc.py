@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from wpt_bench.baselines import agent
-from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, optimizer
+from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, offline_updates, optimizer
 from wpt_bench.baselines.networks import Critic, Deterministic, SlowCopy
-from wpt_bench.baselines.transitions import Batch, Transitions, of_all_tasks, rewarded
+from wpt_bench.baselines.transitions import Batch, Transitions
 from wpt_bench.protocol import DISCOUNT, AgentContext, DataAccess, Method
 from wpt_bench.world_model.optimizer import Optimizer
 
@@ -72,8 +72,7 @@ class TD3BC(ModelFreeAgent):
 
     def open_data(self) -> Transitions:
         """Labelled episodes: the task's, or every task's."""
-        episodes = self.context.data.episodes()
-        return of_all_tasks(self.sight, episodes, self.tasks) if self.tasks else rewarded(self.sight, episodes)
+        return self.labelled()
 
     def policy(self, feature: Tensor, generator: torch.Generator | None) -> Tensor:
         """Always the same action: there is no online step to explore in."""
@@ -121,10 +120,6 @@ def td3_bc_loss(value: Tensor, action: Tensor, data_action: Tensor, mask: Tensor
     return imitation - weight * value.mean()
 
 
-def _offline_updates(settings: Settings) -> int:
-    return settings.offline_updates
-
-
 METHODS = (
     Method(
         name="td3-bc",
@@ -138,7 +133,7 @@ METHODS = (
         settings_name="td3-bc",
         settings_group=GROUP,
         updates_per_step=lambda settings: 0.0,
-        offline_updates=_offline_updates,
+        offline_updates=offline_updates,
         online=False,
         tuning=TUNING,
     ),
@@ -154,7 +149,7 @@ METHODS = (
         settings_name="mt-td3-bc",
         settings_group=GROUP,
         updates_per_step=lambda settings: 0.0,
-        offline_updates=_offline_updates,
+        offline_updates=offline_updates,
         online=False,
         shared=True,
         tuning=TUNING,

@@ -8,9 +8,8 @@ Hyperparameters: RLPD's.
 
 from __future__ import annotations
 
-from wpt_bench.baselines.agent import GROUP
+from wpt_bench.baselines.agent import GROUP, updates_per_step
 from wpt_bench.baselines.comparators import FAMILY, Comparator, Settings
-from wpt_bench.baselines.soft_actor_critic import updates_per_step
 from wpt_bench.baselines.transitions import Transitions
 from wpt_bench.protocol import DataAccess, Method
 

@@ -87,7 +87,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     Attributes:
         precision: what matrix products and convolutions take: scores of two precisions are never mixed.
-        settings: overrides of methods' settings, by the method's ``settings_name``.
+        settings: overrides of methods' settings, by their ``settings_group`` (applied first) or ``settings_name``.
         minutes, memory_gib, disk_gib: what its own grids take on its machine, data and pre-training included.
     """
 

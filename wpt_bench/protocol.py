@@ -25,7 +25,8 @@ ACTION_PAD = 21
 IMAGE_SIZE = 64
 """Side of a square RGB observation, in pixels."""
 WARM_UP = 0.1
-"""Share of the budget before the first update. A cloned prior acts in it where the method has one, else noise."""
+"""Share of the budget before the first online update. In it a cloned prior or a policy that was learned offline acts
+where the method has one, else noise."""
 DISCOUNT = 0.99
 """Discount per agent step, for every method. All tasks end by time limit, so critics always bootstrap."""
 

@@ -15,6 +15,7 @@ from running import small
 from wpt_bench import records, registry
 from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import Progress, UserError, episode_seed
+from wpt_bench.running import checkpoint
 from wpt_bench.running.loop import Diverged, execute, lock
 from wpt_bench.running.plan import Layout, identities, stages
 from wpt_bench.running.stages import make
@@ -95,6 +96,8 @@ def test_an_offline_phase_goes_on_where_it_stopped(prepared: tuple[Layout, Datas
         for update in stops:
             with pytest.raises(Stop):
                 execute(identity, layout, data, stop_at(update), checkpoint_seconds=0.0)
+            newest = checkpoint.load(layout.runs / records.digest(identity))
+            assert newest is not None and newest["updates"] == update - 1  # the one that it stopped in was not saved
         execute(identity, layout, data, small.silent)
         outcomes.append(small.outcome(layout, records.digest(identity)))
     assert outcomes[0] == outcomes[1]

@@ -35,6 +35,25 @@ def test_a_groups_setting_that_no_method_knows_is_named() -> None:
         select("dmc", profile)
 
 
+def test_a_table_of_no_method_is_named() -> None:
+    profile = msgspec.structs.replace(small.profile(), settings={"rpld": {"batch": 32}})
+    with pytest.raises(UserError, match="no table of settings named 'rpld'; did you mean 'rlpd'"):
+        select("dmc", profile)
+
+
+def test_an_agent_for_all_tasks_refuses_those_it_would_not_learn() -> None:
+    other = next(task.name for task in registry.suite("dmc").tasks() if not task.paper)
+    with pytest.raises(UserError, match=f"mt-iql learns the paper's tasks all at once and dmc/{other} is not among"):
+        select("dmc", small.profile(), (other,), ("mt-iql",))
+
+
+@pytest.mark.parametrize("name", profiles.names())
+def test_jump_starts_clone_the_prior_as_guidance_does(name: str) -> None:
+    settings = profiles.load(name).settings
+    wpt, group = ({k: v for k, v in settings.get(t, {}).items() if k[:6] == "prior_"} for t in ("wpt", "model-free"))
+    assert wpt == group
+
+
 def test_what_runs_start_from_is_made_once() -> None:
     selection = small.selection(("wpt", "wpt-no-guidance", "uds", "mt-iql", "mt-bc", "iql"), (0, 1))
     wanted = stages(selection, "digest")

@@ -38,7 +38,10 @@ def digest(data: bytes) -> str:
 
 
 def save(folder: Path, step: int, state: Mapping[str, Any]) -> None:
-    """Writes ``checkpoint-<step>-<checksum>.safetensors``, then removes all but the newest ``KEEP``."""
+    """Writes ``checkpoint-<step>-<checksum>.safetensors``, then removes all but the newest ``KEEP``.
+
+    ``step`` must grow from save to save: the newest checkpoint is the one with the largest.
+    """
     data = encode(state)
     write_atomic(folder / f"checkpoint-{step:012d}-{digest(data)}.safetensors", data)
     for old in _newest_first(folder)[KEEP:]:

@@ -297,7 +297,9 @@ class _Loop:
             "wall_clock": self._clock(),
             "diagnostics": self.run.diagnostics,
         }
-        checkpoint.save(self.folder, self.env_steps, state)
+        # It must grow with every save: offline updates, then the evaluation after them, then environment steps.
+        progress = self.updates + self.env_steps + bool(self.rows_length)
+        checkpoint.save(self.folder, progress, state)
         self._measure()
         records.write_run(self.folder, self.run)
         self.saved = time.monotonic()

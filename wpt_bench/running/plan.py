@@ -54,7 +54,7 @@ class PretrainingIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 class SharedAgentIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an agent that all tasks of a suite share is a function of; its digest is the stage's id.
 
-    Attributes: as in ``Identity``; ``seed`` is that of the runs that evaluate it.
+    Attributes: as in ``Identity`` and its protocol; ``seed`` is that of the runs that evaluate it.
     """
 
     method: str
@@ -63,6 +63,7 @@ class SharedAgentIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     suite_version: int
     observation: ObservationKind
     precision: Precision
+    discount: float
     settings: dict[str, Any]
     data: str
     seed: int
@@ -146,6 +147,12 @@ def select(
                 f"{method.name} learns from {' or '.join(method.observations)} and the profile {profile.name!r} has "
                 f"{profile.observation} observations; choose another profile or method."
             )
+        foreign = [task.id for task in chosen_tasks if method.shared and not task.paper]
+        if foreign:
+            raise UserError(
+                f"{method.name} learns the paper's tasks all at once and {', '.join(foreign)} is not among them; "
+                "choose other tasks or methods."
+            )
     for task in chosen_tasks:
         if task.action_dim > ACTION_PAD or task.state_dim > STATE_PAD:
             raise UserError(
@@ -161,9 +168,14 @@ def select(
 
 
 def _refuse_unknown_settings(profile: Profile) -> None:
-    """A method takes what it knows of its group's table, so somebody must look for names that no method knows."""
+    """Tables of no method, and names in a group's table that none of its methods knows: a method takes what it does."""
+    methods = registry.methods().values()
+    tables = {table for method in methods for table in (method.settings_name, method.settings_group) if table}
+    for table in profile.settings:
+        if table not in tables:
+            raise registry.nearest("table of settings named", table, tables)
     known: dict[str, set[str]] = {}
-    for method in registry.methods().values():
+    for method in methods:
         names = {field.name for field in msgspec.structs.fields(method.settings)}
         known.setdefault(method.settings_group, set()).update(names)
     for group, names in known.items():
@@ -258,6 +270,7 @@ def _stage(selection: Selection, method: Method, data: str, run_seed: int) -> St
             suite_version=registry.suite(selection.suite).version,
             observation=profile.observation,
             precision=profile.precision,
+            discount=DISCOUNT,
             settings=msgspec.to_builtins(settings(selection, method)),
             data=data,
             seed=run_seed,

@@ -59,4 +59,5 @@ class Optimizer:
         if state and state["exp_avg"].shape != self._vector.shape:
             raise ValueError(f"moments of {state['exp_avg'].numel()} parameters, not {self._vector.numel()}")
         self._adam.state.clear()
-        self._adam.state[self._vector].update({name: value.clone() for name, value in state.items()})
+        device = self._vector.device
+        self._adam.state[self._vector].update({name: value.to(device, copy=True) for name, value in state.items()})
