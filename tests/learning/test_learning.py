@@ -62,7 +62,7 @@ def profile(kind: str) -> Profile:
                 tasks=ONE,
                 seeds=SEEDS,
                 methods=(),
-                budget=tiny_suite.FRAMES * (40 if pixels else 100),
+                budget=tiny_suite.FRAMES * (60 if pixels else 100),
                 data=Data(),
                 evaluation_every=1.0,
                 evaluation_episodes=EPISODES,
