@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, offline_updates, optimizer, updates_per_step
-from wpt_bench.baselines.networks import Critic, Gaussian, SlowCopy
+from wpt_bench.baselines.networks import Critic, Gaussian, SlowCopy, squared_error
 from wpt_bench.baselines.transitions import Batch, Transitions
 from wpt_bench.protocol import DISCOUNT, AgentContext, DataAccess, Method
 from wpt_bench.world_model.optimizer import Optimizer
@@ -82,7 +82,7 @@ class AWAC(ModelFreeAgent):
             next_action = self.actor.sample(next_feature, generator)
             target = batch.reward + DISCOUNT * self.slow_critic.module(next_feature, next_action).amin(0)
         value = self.critic(feature, batch.action)
-        critic_loss = ((value - target) ** 2).mean(-1).sum()
+        critic_loss = squared_error(value, target)
         self._critic_optimizer.step(critic_loss)
         with torch.no_grad():
             baseline = self.critic(seen, self.actor.sample(seen, generator)).amin(0)

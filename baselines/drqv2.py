@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, optimizer, updates_per_step
-from wpt_bench.baselines.networks import Critic, Deterministic, SlowCopy
+from wpt_bench.baselines.networks import Critic, Deterministic, SlowCopy, squared_error
 from wpt_bench.baselines.transitions import Batch
 from wpt_bench.protocol import DISCOUNT, AgentContext, DataAccess, Method
 from wpt_bench.world_model.optimizer import Optimizer
@@ -93,7 +93,7 @@ class DrQv2(ModelFreeAgent):
             bootstrap = self.slow_critic.module(next_feature, next_action).amin(0)
             target = batch.reward + DISCOUNT**self.settings.returns * bootstrap
         value = self.critic(feature, batch.action)
-        critic_loss = ((value - target) ** 2).mean(-1).sum()
+        critic_loss = squared_error(value, target)
         self._critic_optimizer.step(critic_loss)
         seen = feature.detach()
         actor_loss = -self.critic(seen, self._noisy(self.actor(seen), generator, cut=True)).amin(0).mean()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wpt_bench.baselines import comparators
 from wpt_bench.baselines.agent import GROUP, optimizer, updates_per_step
 from wpt_bench.baselines.comparators import FAMILY, Comparator
-from wpt_bench.baselines.networks import Critic
+from wpt_bench.baselines.networks import Critic, squared_error
 from wpt_bench.baselines.transitions import Batch, Transitions
 from wpt_bench.protocol import AgentContext, DataAccess, Method
 from wpt_bench.world_model.optimizer import Optimizer
@@ -61,7 +61,7 @@ class ExPLORe(Comparator):
         with torch.no_grad():
             feature = self.eyes(batch.observation, batch.task)
         predicted = self.reward(feature, batch.action)
-        loss = ((predicted[:, :own] - batch.reward[:own]) ** 2).mean(-1).sum()
+        loss = squared_error(predicted[:, :own], batch.reward[:own])
         labels = optimistic(predicted[:, own:].detach(), self.labelling.optimism)
         self._reward_optimizer.step(loss)
         labelled = replace(batch, reward=torch.cat([batch.reward[:own], labels]))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, offline_updates, optimizer, updates_per_step
-from wpt_bench.baselines.networks import Critic, Gaussian, SlowCopy, Value
+from wpt_bench.baselines.networks import Critic, Gaussian, SlowCopy, Value, squared_error
 from wpt_bench.baselines.transitions import Batch, Transitions
 from wpt_bench.protocol import DISCOUNT, AgentContext, DataAccess, Method
 from wpt_bench.world_model.optimizer import Optimizer
@@ -99,7 +99,7 @@ class IQL(ModelFreeAgent):
             (value_of_action - value).detach(), settings.inverse_temperature, settings.largest_weight
         )
         actor_loss = -(weight * self.actor.log_prob(seen, batch.action, batch.mask)).mean()
-        critic_loss = ((self.critic(feature, batch.action) - target) ** 2).mean(-1).sum()
+        critic_loss = squared_error(self.critic(feature, batch.action), target)
         self._value_optimizer.step(value_loss)
         self._actor_optimizer.step(actor_loss)
         self._critic_optimizer.step(critic_loss)

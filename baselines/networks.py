@@ -232,6 +232,11 @@ class Gaussian(nn.Module):
         return (mean + self.log_std.clamp(*LOG_STD).exp() * noise).clamp(-1, 1)
 
 
+def squared_error(value: Tensor, target: Tensor) -> Tensor:
+    """Squared error of every member, ``(members, N)``, to one target, ``(N,)``: averaged over rows, summed."""
+    return len(value) * F.mse_loss(value, target.expand_as(value))
+
+
 def random_shift(frames: Tensor, generator: torch.Generator) -> Tensor:
     """Every picture of ``(N, H, W, C)`` moved by up to ``SHIFT`` pixels along both axes; edges are repeated."""
     count, height, width, _ = frames.shape

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import ModelFreeAgent, optimizer
-from wpt_bench.baselines.networks import Critic, SlowCopy, SquashedGaussian
+from wpt_bench.baselines.networks import Critic, SlowCopy, SquashedGaussian, squared_error
 from wpt_bench.baselines.transitions import Batch
 from wpt_bench.protocol import DISCOUNT, AgentContext
 from wpt_bench.world_model.optimizer import Optimizer
@@ -100,7 +100,7 @@ class SoftActorCritic(ModelFreeAgent):
         """Squared temporal-difference error, summed over the members, and metrics."""
         target = self.target(batch, next_feature, generator)
         value = self.critic(feature, batch.action)
-        loss = ((value - target) ** 2).mean(-1).sum()
+        loss = squared_error(value, target)
         return loss, {"critic_loss": loss.detach(), "value": value.detach().mean()}
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, offline_updates, optimizer
-from wpt_bench.baselines.networks import Critic, Deterministic, SlowCopy
+from wpt_bench.baselines.networks import Critic, Deterministic, SlowCopy, squared_error
 from wpt_bench.baselines.transitions import Batch, Transitions
 from wpt_bench.protocol import DISCOUNT, AgentContext, DataAccess, Method
 from wpt_bench.world_model.optimizer import Optimizer
@@ -89,7 +89,7 @@ class TD3BC(ModelFreeAgent):
             next_action = (self.slow_actor.module(next_feature) + noise).clamp_(-1, 1) * batch.mask
             target = batch.reward + DISCOUNT * self.slow_critic.module(next_feature, next_action).amin(0)
         value = self.critic(feature, batch.action)
-        loss = ((value - target) ** 2).mean(-1).sum()
+        loss = squared_error(value, target)
         self._critic_optimizer.step(loss)
         metrics = {"critic_loss": loss.detach(), "value": value.detach().mean()}
         if (self.updates + 1) % settings.policy_delay == 0:

@@ -12,7 +12,7 @@ from wpt_bench.baselines.cql import calibrated, conservative_gap
 from wpt_bench.baselines.explore import optimistic
 from wpt_bench.baselines.iql import advantage_weight, expectile_loss
 from wpt_bench.baselines.mt_bc import cloning_loss
-from wpt_bench.baselines.networks import Eyes, Gaussian, SquashedGaussian
+from wpt_bench.baselines.networks import Eyes, Gaussian, SquashedGaussian, squared_error
 from wpt_bench.baselines.soft_actor_critic import SoftActorCritic
 from wpt_bench.baselines.td3_bc import td3_bc_loss
 from wpt_bench.protocol import DISCOUNT
@@ -56,6 +56,11 @@ def test_cloning_counts_real_dimensions_alone() -> None:
     action = torch.tensor([[0.5, 9.0], [0.0, 1.0]])
     mask = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     assert float(cloning_loss(action, torch.zeros(2, 2), mask)) == pytest.approx((0.25 + 0 + 1) / 3)
+
+
+def test_critics_errors_are_averaged_over_rows_and_summed_over_members() -> None:
+    value = torch.tensor([[1.0, 2.0], [3.0, 5.0]])  # errors 0, 1 and 2, 4
+    assert float(squared_error(value, torch.tensor([1.0, 1.0]))) == pytest.approx((0 + 1) / 2 + (4 + 16) / 2)
 
 
 def test_optimism_adds_the_predictors_deviation() -> None:

@@ -1,4 +1,6 @@
-"""One update of the model-free methods at batch 256 and two layers of 256, drawing the batch included, on two threads.
+"""Two updates of the model-free methods at batch 256 and two layers of 256, drawing batches included, on two threads.
+
+Two, because TD3's actor learns every second time.
 
 ``published``: what public code took on two threads of a machine of this kind, CORL's TD3+BC, IQL, SAC-N with ten
 critics, CQL and Cal-QL, and Stable-Baselines3's SAC. The plain way computes critic by critic what ours computes for all
@@ -6,6 +8,7 @@ critics at once.
 """
 
 import statistics
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +102,7 @@ def learner(name: str, folder: Path, **settings: int) -> ModelFreeAgent:
     ],
     ids=["td3-bc", "iql", "sac", "sac-10-critics", "cql", "cal-ql", "rlpd"],
 )
-def test_model_free(benchmark, name, settings, published, tmp_path):
+def test_two_updates(benchmark, name, settings, published, tmp_path):
     before = torch.get_num_threads()
     if benchmark.enabled:
         prepare_process(2)
@@ -109,15 +112,19 @@ def test_model_free(benchmark, name, settings, published, tmp_path):
         ours, plain = learner(name, tmp_path, **settings), one_by_one(learner(name, tmp_path, **settings))
         references, losses = [], []
 
-        def straightforward() -> None:
-            references.append(seconds(lambda: losses.append(plain.update())))
+        def twice(agent: ModelFreeAgent) -> dict[str, float]:
+            agent.update()
+            return agent.update()
 
-        found = benchmark.pedantic(ours.update, setup=straightforward, rounds=ROUNDS, warmup_rounds=3)
+        def straightforward() -> None:
+            references.append(seconds(lambda: losses.append(twice(plain))))
+
+        found = benchmark.pedantic(partial(twice, ours), setup=straightforward, rounds=ROUNDS, warmup_rounds=3)
         assert found == pytest.approx(losses[-1], rel=2e-2, abs=1e-3)
         if benchmark.stats is None:  # benchmarks are switched off
             return
         with FlopCounterMode(display=False) as flops:
-            ours.update()
+            twice(ours)
         median = benchmark.stats.stats.median
         reference = statistics.median(references[3:])
         work = flops.get_total_flops()
@@ -129,6 +136,6 @@ def test_model_free(benchmark, name, settings, published, tmp_path):
             threads=2,
         )
         if published is not None:
-            benchmark.extra_info.update(published=1 / published, published_ratio=1 / published / median)
+            benchmark.extra_info.update(published=2 / published, published_ratio=2 / published / median)
     finally:
         torch.set_num_threads(before)
