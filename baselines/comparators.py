@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wpt_bench.baselines import soft_actor_critic
-from wpt_bench.baselines.soft_actor_critic import SoftActorCritic
+from wpt_bench.baselines.soft_actor_critic import RLPDSettings, SoftActorCritic
 from wpt_bench.baselines.transitions import Transitions, of_episodes
 from wpt_bench.data.views import EpisodeView
 from wpt_bench.protocol import AgentContext, Progress
@@ -18,8 +17,8 @@ from wpt_bench.wpt.retrieval import retrieve
 FAMILY = "Reward-free comparators"
 
 
-class Settings(soft_actor_critic.Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The learner is RLPD's for all three (arXiv 2302.02948, appendix): ten critics with LayerNorm.
+class Settings(RLPDSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The learner is RLPD's for all three.
 
     Attributes:
         world_model, retrieved: taken from the profile; the pre-trained encoder does the retrieval, as in WPT.
@@ -27,12 +26,6 @@ class Settings(soft_actor_critic.Settings, frozen=True, forbid_unknown_fields=Tr
 
     world_model: WorldModelSize
     retrieved: int = 500
-    updates_per_step: float = 20.0
-    actor_every: int = 20
-    members: int = 10
-    layer_norm: bool = True
-    cautious_actor: bool = False
-    target_entropy: float = -0.5
 
 
 class Comparator(SoftActorCritic):

@@ -10,22 +10,10 @@ the actor with every one. From pixels: the encoder of DrQ-v2 and random shifts, 
 
 from __future__ import annotations
 
-from wpt_bench.baselines import soft_actor_critic
 from wpt_bench.baselines.agent import GROUP, updates_per_step
-from wpt_bench.baselines.soft_actor_critic import SoftActorCritic
+from wpt_bench.baselines.soft_actor_critic import RLPDSettings, SoftActorCritic
 from wpt_bench.baselines.transitions import Transitions
 from wpt_bench.protocol import DataAccess, Method
-
-
-class Settings(soft_actor_critic.Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """See the module's first lines for where the values come from."""
-
-    updates_per_step: float = 20.0
-    actor_every: int = 20
-    members: int = 10
-    layer_norm: bool = True
-    cautious_actor: bool = False
-    target_entropy: float = -0.5
 
 
 class RLPD(SoftActorCritic):
@@ -46,7 +34,7 @@ METHOD = Method(
     observations=("state", "pixels"),
     paper="Efficient Online Reinforcement Learning with Offline Data, arXiv 2302.02948",
     build=RLPD,
-    settings=Settings,
+    settings=RLPDSettings,
     settings_name="rlpd",
     settings_group=GROUP,
     updates_per_step=updates_per_step,

@@ -42,6 +42,17 @@ class Settings(agent.Settings, frozen=True, forbid_unknown_fields=True, kw_only=
     target_entropy: float = -1.0
 
 
+class RLPDSettings(Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """RLPD's values (arXiv 2302.02948, appendix): ten critics with LayerNorm and many updates."""
+
+    updates_per_step: float = 20.0
+    actor_every: int = 20
+    members: int = 10
+    layer_norm: bool = True
+    cautious_actor: bool = False
+    target_entropy: float = -0.5
+
+
 class SoftActorCritic(ModelFreeAgent):
     """The learner; by itself it learns from the run's own experience."""
 
