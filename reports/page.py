@@ -17,7 +17,8 @@ from wpt_bench.analysis.compare import Comparison, MethodSummary, compare_runs
 from wpt_bench.analysis.properties import DECLARED_RULES, EFFECTS, POOLING, Properties, reasons
 from wpt_bench.analysis.published import nearest_to_budget
 from wpt_bench.records import Identity, Run, write_atomic
-from wpt_bench.reports.figures import Drawing, aggregate_curves, task_curves
+from wpt_bench.reports.figures.curves import aggregate_curves, task_curves
+from wpt_bench.reports.figures.drawing import Drawing
 from wpt_bench.reports.style import look
 from wpt_bench.reports.table_one import NOT_MEASURED, SYMBOLS, details, plain
 from wpt_bench.reports.tables import data_granted, duration, score_text

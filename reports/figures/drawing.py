@@ -1,0 +1,236 @@
+"""One figure in every format: SVG for the page, PNG and PDF for papers, and what a reader sees when hovering."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from wpt_bench.records import write_atomic
+from wpt_bench.reports.style import FAINT, INK, look, settings
+
+LEGEND_ROW = 0.19
+"""Height of a row of the legend, in inches."""
+_TAG = "method:"
+
+
+@dataclass(frozen=True)
+class Series:
+    """What a reader sees of one method when hovering: values ``(points,)``, and their intervals where there are any."""
+
+    method: str
+    x: list[float]
+    y: list[float]
+    low: list[float] | None = None
+    high: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: where it lies in the SVG's own coordinates, what it spans in data, and its series."""
+
+    title: str
+    left: float
+    right: float
+    top: float
+    bottom: float
+    x: tuple[float, float]
+    y: tuple[float, float]
+    series: tuple[Series, ...]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure: its file name without ending, a caption that also serves as its text alternative, and its formats."""
+
+    name: str
+    caption: str
+    svg: str
+    png: bytes
+    pdf: bytes
+    panels: tuple[Panel, ...] = ()
+
+    def save(self, folder: Path) -> None:
+        """Writes ``name.svg``, ``name.png`` and ``name.pdf`` into ``folder``."""
+        write_atomic(folder / f"{self.name}.svg", self.svg.encode())
+        write_atomic(folder / f"{self.name}.png", self.png)
+        write_atomic(folder / f"{self.name}.pdf", self.pdf)
+
+    def inline(self) -> str:
+        """The SVG as an HTML element: identifiers of its own, the page's text colour, no address of anything.
+
+        What belongs to one method carries its name as ``data-method``, so that the page can hide it.
+        """
+        svg = self.svg[self.svg.index("<svg") :]
+        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+        svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
+        svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+        svg = re.sub(rf'\bid="{_TAG}', 'data-method="', svg)
+        svg = re.sub(r'\bid="', f'id="{self.name}-', svg)
+        svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{self.name}-", svg)
+        svg = svg.replace(INK, "currentColor").replace(f"stroke: {FAINT}", "stroke: currentColor; stroke-opacity: 0.2")
+        return svg.replace("<svg", '<svg aria-hidden="true"', 1)
+
+
+@dataclass
+class Sketch:
+    """A figure that is being drawn; what belongs to a method goes through it, so that a page can hide or show it."""
+
+    figure: Figure
+    _series: dict[Axes, list[Series]] = field(default_factory=dict)
+
+    def curve(
+        self,
+        axes: Axes,
+        method: str,
+        x: ArrayLike,
+        y: ArrayLike,
+        low: ArrayLike | None = None,
+        high: ArrayLike | None = None,
+        **how: Any,
+    ) -> None:
+        """A method's line with its marker, and a band where there is an interval."""
+        its = look(method)
+        style = {"linestyle": its.line, "color": its.colour, "marker": its.marker, "label": method} | how
+        (line,) = axes.plot(x, y, **style)
+        tag(line, method)
+        if low is not None and high is not None:
+            tag(axes.fill_between(x, low, high, color=its.colour, alpha=0.16, linewidth=0), method)
+        self.hover(axes, method, x, y, low, high)
+
+    def level(self, axes: Axes, method: str, x: tuple[float, float], y: float, label: str) -> None:
+        """A dashed line: a score that no environment step went into."""
+        self.curve(axes, method, x, (y, y), linestyle="--", linewidth=1.4, label=label)
+
+    def faint(self, axes: Axes, method: str, x: ArrayLike, y: ArrayLike) -> None:
+        """One seed of a method: a thin line without a marker."""
+        its = look(method)
+        (line,) = axes.plot(x, y, linestyle=its.line, color=its.colour, linewidth=0.8, alpha=0.45)
+        tag(line, method)
+
+    def interval(
+        self, axes: Axes, method: str, x: float, low: float | None, high: float | None, row: float, height: float = 0.55
+    ) -> None:
+        """A method's figure at height ``row``, and a bar for its interval."""
+        its = look(method)
+        if low is not None and high is not None:
+            tag(axes.barh(row, high - low, left=low, height=height, color=its.colour, alpha=0.35)[0], method)
+        (point,) = axes.plot([x], [row], marker=its.marker, color=its.colour, linestyle="none")
+        tag(point, method)
+
+    def hover(
+        self,
+        axes: Axes,
+        method: str,
+        x: ArrayLike,
+        y: ArrayLike,
+        low: ArrayLike | None = None,
+        high: ArrayLike | None = None,
+    ) -> None:
+        """Values that the page shows at the pointer."""
+        of_all = (x, y, low, high)
+        columns = [None if part is None else np.asarray(part, dtype=np.float64).tolist() for part in of_all]
+        self._series.setdefault(axes, []).append(Series(method, *columns))  # type: ignore[arg-type]
+
+    def legend(self, *sources: Axes, ncols: int = 2) -> None:
+        """A legend below the figure, which grows by as much; every label of ``sources`` once."""
+        entries: dict[str, Any] = {}
+        for axes in sources:
+            handles, labels = axes.get_legend_handles_labels()
+            for handle, label in zip(handles, labels, strict=True):
+                entries.setdefault(label, handle)
+        if not entries:
+            return
+        legend = self.figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=ncols)
+        for handle, text, source in zip(legend.legend_handles, legend.get_texts(), entries.values(), strict=True):
+            if (gid := source.get_gid()) is not None:
+                text.set_gid(gid)
+                if handle is not None:
+                    handle.set_gid(gid)
+        rows = -(-len(entries) // ncols)
+        self.figure.set_figheight(self.figure.get_figheight() + LEGEND_ROW * rows)
+
+    def panels(self) -> tuple[Panel, ...]:
+        """Where every pair of axes with series ended up; to be asked when the layout is settled."""
+        points = 72 / self.figure.dpi
+        height = self.figure.get_figheight() * 72
+        found = []
+        for axes, series in self._series.items():
+            box = axes.get_window_extent()
+            found.append(
+                Panel(
+                    axes.get_title(loc="left"),
+                    *(round(value, 2) for value in (box.x0 * points, box.x1 * points)),
+                    *(round(height - value, 2) for value in (box.y1 * points, box.y0 * points)),
+                    axes.get_xlim(),
+                    axes.get_ylim(),
+                    tuple(series),
+                )
+            )
+        return tuple(found)
+
+
+def tag(artist: Artist, method: str) -> None:
+    """Marks what is drawn as belonging to one method."""
+    artist.set_gid(f"{_TAG}{method}")
+
+
+def draw(name: str, caption: str, size: tuple[float, float], make: Callable[[Sketch], None]) -> Drawing:
+    """Draws a figure in all formats; the same input gives the same bytes.
+
+    Args:
+        name: of its files; letters, digits, ``-`` and ``_`` (others become ``-``).
+        caption: one or more sentences, plain text.
+        size: width and height in inches, without the legend.
+        make: draws into the sketch it is given.
+    """
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", name)
+    svg, png, pdf = StringIO(), BytesIO(), BytesIO()
+    with mpl.rc_context(settings(name)):
+        sketch = Sketch(Figure(figsize=size))
+        make(sketch)
+        sketch.figure.draw_without_rendering()
+        sketch.figure.set_layout_engine("none")  # settled: the formats need not lay it out again
+        panels = sketch.panels()
+        sketch.figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+        sketch.figure.savefig(png, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+        sketch.figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return Drawing(name, caption, svg.getvalue(), png.getvalue(), pdf.getvalue(), panels)
+
+
+def steps_axis(axes: Axes, budget: int) -> None:
+    """An x-axis of environment steps, in thousands."""
+    axes.set_xlabel("environment steps")
+    axes.set_xlim(0, budget)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
+
+
+def score_axis(axes: Axes, label: str) -> None:
+    """A y-axis of scores that shows 0."""
+    axes.set_ylabel(label)
+    axes.margins(y=0.06)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0.0), max(high, 0.05))
+
+
+def small_multiples(sketch: Sketch, titles: Sequence[str], columns: int) -> list[Axes]:
+    """Axes side by side and below each other, one for each title, row by row."""
+    columns = min(columns, len(titles))
+    rows = -(-len(titles) // columns)
+    grid = sketch.figure.subplots(rows, columns, squeeze=False)
+    flat = list(grid.flat)
+    for axes, title in zip(flat, titles, strict=False):
+        axes.set_title(title)
+    for axes in flat[len(titles) :]:
+        axes.remove()
+    return flat[: len(titles)]
