@@ -1,77 +1,118 @@
-"""Aggregates over tasks and seeds, with stratified 95% bootstrap intervals by rliable that are the same on every call.
+"""Aggregates over tasks and seeds with stratified 95% bootstrap intervals, the same on every call.
 
-rliable draws from numpy's global generator and ignores the ``random_state`` it is given, so the generator is seeded
-around each call, one method at a time, and put back afterwards.
+Every figure has two intervals: the percentile interval that rliable gives, and the same one corrected for few seeds
+(see ``bootstrap.correction``). What is called separated, and what bands of curves show, is the corrected one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from rliable import library, metrics
 
-TABLE_RESAMPLES = 10_000
+from wpt_bench.analysis.bootstrap import (
+    Counts,
+    Draws,
+    Scores,
+    check,
+    correction,
+    counts,
+    interval,
+    iqm,
+    iqm_draws,
+    mean_draws,
+    stretched,
+    task_mean_draws,
+)
+
+TABLE_RESAMPLES = 50_000
 CURVE_RESAMPLES = 2_000
-CONFIDENCE = 0.95
 ONE_SEED = "one seed: no interval"
 NOT_SEPARATED = "not separated at this budget"
+PROFILE_LEVELS = np.linspace(0.0, 1.0, 101)
+"""Scores at which performance profiles are computed."""
 
 
-def iqm(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Interquartile mean over seeds and tasks: ``(seeds, tasks, ...)`` to ``(...)``.
+@dataclass(frozen=True)
+class Metric:
+    """An aggregate of a score matrix ``(seeds, tasks)``: its value, and its value in every resample."""
 
-    The mean of what is left when the lowest and the highest quarter of the runs (rounded down) are cut off: rliable's
-    ``aggregate_iqm``, at every point of a curve at once and a tenth of its time.
-    """
-    ordered = np.sort(scores.reshape(-1, *scores.shape[2:]), axis=0)
-    cut = len(ordered) // 4
-    return np.asarray(ordered[cut : len(ordered) - cut].mean(axis=0))
+    value: Callable[[Scores], float]
+    draws: Callable[[Scores, Counts], Draws]
 
 
-METRICS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    "iqm": iqm,
-    "median": metrics.aggregate_median,
-    "mean": metrics.aggregate_mean,
-    "optimality_gap": metrics.aggregate_optimality_gap,
+def _shortfall(scores: Scores) -> Scores:
+    return 1.0 - np.minimum(scores, 1.0)
+
+
+METRICS: dict[str, Metric] = {
+    "iqm": Metric(lambda scores: float(iqm(scores)), iqm_draws),
+    "median": Metric(
+        lambda scores: float(np.median(scores.mean(axis=0))),
+        lambda scores, drawn: np.median(task_mean_draws(scores, drawn), axis=1),
+    ),
+    "mean": Metric(lambda scores: float(scores.mean()), mean_draws),
+    "optimality_gap": Metric(
+        lambda scores: float(_shortfall(scores).mean()), lambda scores, drawn: mean_draws(_shortfall(scores), drawn)
+    ),
 }
-"""Functions of a score matrix ``(seeds, tasks)``: interquartile mean over all runs, median and mean of the tasks' mean
-scores, and the mean shortfall from a score of 1."""
+"""Interquartile mean over all runs, median and mean of the tasks' mean scores, and the mean shortfall from a score of 1
+(Agarwal et al. 2021), as in ``rliable.metrics``."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95% interval; ``low`` and ``high`` are None where one seed allows none."""
+    """A figure and its 95% intervals: rliable's, and corrected for few seeds; all None where one seed allows none."""
 
     value: float
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
+    corrected_low: float | None = None
+    corrected_high: float | None = None
 
     def __str__(self) -> str:
         if self.low is None or self.high is None:
             return f"{self.value:.3f} ({ONE_SEED})"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    @property
+    def corrected(self) -> str:
+        """The corrected interval as text."""
+        if self.corrected_low is None or self.corrected_high is None:
+            return f"({ONE_SEED})"
+        return f"[{self.corrected_low:.3f}, {self.corrected_high:.3f}]"
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the corrected interval lies on one side of zero. Without an interval it does not."""
+        if self.corrected_low is None or self.corrected_high is None:
+            return False
+        return self.corrected_low > 0 or self.corrected_high < 0
+
 
 @dataclass(frozen=True)
 class Band:
-    """A curve: environment steps ``(points,)``, IQM ``(points,)`` and its interval, None where one seed allows none."""
+    """A curve: environment steps (or levels) ``(points,)``, values ``(points,)`` and the corrected 95% interval.
 
-    env_steps: NDArray[np.int64]
+    ``low`` and ``high`` are None where one seed allows none.
+    """
+
+    env_steps: NDArray[np.int64] | NDArray[np.float64]
     value: NDArray[np.float64]
     low: NDArray[np.float64] | None
     high: NDArray[np.float64] | None
 
 
+def estimate(value: float, draws: Draws, honest: Draws) -> Estimate:
+    """An estimate from its draws and its stretched draws, ``(resamples,)`` each."""
+    (low, high), (corrected_low, corrected_high) = interval(draws), interval(honest)
+    return Estimate(value, float(low), float(high), float(corrected_low), float(corrected_high))
+
+
 def aggregate(
-    scores: NDArray[np.float64],
-    names: Sequence[str] = tuple(METRICS),
-    *,
-    resamples: int = TABLE_RESAMPLES,
-    seed: int = 0,
+    scores: Scores, names: Sequence[str] = tuple(METRICS), *, resamples: int = TABLE_RESAMPLES, seed: int = 0
 ) -> dict[str, Estimate]:
     """Aggregates of one method's scores by name.
 
@@ -84,15 +125,15 @@ def aggregate(
     Raises:
         ValueError: a score is not finite, or there is none.
     """
-    values, interval = _interval(
-        scores, lambda drawn: np.array([METRICS[name](drawn) for name in names]), resamples=resamples, seed=seed
-    )
-    if interval is None:
-        return {name: Estimate(float(value), None, None) for name, value in zip(names, values, strict=True)}
-    return {
-        name: Estimate(float(value), float(low), float(high))
-        for name, value, low, high in zip(names, values, *interval, strict=True)
-    }
+    check(scores)
+    if len(scores) == 1:
+        return {name: Estimate(METRICS[name].value(scores)) for name in names}
+    drawn = counts(*scores.shape, resamples, seed)
+    found = {}
+    for name in names:
+        value, draws = METRICS[name].value(scores), METRICS[name].draws(scores, drawn)
+        found[name] = estimate(value, draws, stretched(value, draws, *scores.shape))
+    return found
 
 
 def curve_band(
@@ -103,43 +144,87 @@ def curve_band(
     Raises:
         ValueError: a score is not finite, or there is none.
     """
-    value, interval = _interval(scores, iqm, resamples=resamples, seed=seed)
-    low, high = (None, None) if interval is None else (interval[0], interval[1])
-    return Band(env_steps, value, low, high)
+    check(scores)
+    value = iqm(scores)
+    if len(scores) == 1:
+        return Band(env_steps, value, None, None)
+    draws = iqm_draws(scores, counts(*scores.shape[:2], resamples, seed))
+    return Band(env_steps, value, *interval(stretched(value, draws, *scores.shape[:2])))
 
 
-def separated(a: Estimate, b: Estimate) -> bool:
-    """Whether two intervals do not overlap. Without an interval nothing is separated."""
-    if a.low is None or a.high is None or b.low is None or b.high is None:
-        return False
-    return a.low > b.high or b.low > a.high
+def performance_profile(
+    scores: Scores, levels: NDArray[np.float64] = PROFILE_LEVELS, *, resamples: int = CURVE_RESAMPLES, seed: int = 0
+) -> Band:
+    """Share of runs that score above each level (Agarwal et al. 2021, eq. 2), with pointwise intervals in [0, 1].
+
+    Args:
+        scores: float64 ``(seeds, tasks)``.
+        levels: float64 ``(points,)``.
+
+    Raises:
+        ValueError: a score is not finite, or there is none.
+    """
+    check(scores)
+    above = (scores[..., None] > levels).astype(np.float64)
+    value = above.mean(axis=(0, 1))
+    if len(scores) == 1:
+        return Band(levels, value, None, None)
+    draws = mean_draws(above, counts(*scores.shape, resamples, seed))
+    low, high = interval(stretched(value, draws, *scores.shape))
+    return Band(levels, value, low.clip(0, 1), high.clip(0, 1))
 
 
-def _interval(
-    scores: NDArray[np.float64],
-    func: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-    *,
-    resamples: int,
-    seed: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Point estimates and a ``(2, ...)`` interval; none for one seed, where rliable's has no width."""
-    if scores.size == 0 or not np.isfinite(scores).all():
-        raise ValueError("scores must be finite, and at least one")
-    if scores.shape[0] == 1:
-        return func(scores), None
-    with _global_seed(seed):
-        points, intervals = library.get_interval_estimates(
-            {"scores": scores}, func, reps=resamples, confidence_interval_size=CONFIDENCE
-        )
-    return points["scores"], intervals["scores"]
+def difference(
+    scores: Scores, others: Scores, name: str = "iqm", *, resamples: int = TABLE_RESAMPLES, seed: int = 0
+) -> Estimate:
+    """An aggregate of one method minus that of another, whose seeds are drawn independently.
+
+    Args:
+        scores, others: float64 ``(seeds, tasks)``, of the same tasks.
+        name: key of ``METRICS``.
+
+    Raises:
+        ValueError: a score is not finite, or there is none.
+    """
+    check(scores)
+    check(others)
+    metric = METRICS[name]
+    values = [metric.value(matrix) for matrix in (scores, others)]
+    value = values[0] - values[1]
+    if min(len(scores), len(others)) == 1:
+        return Estimate(value)
+    draws = [
+        metric.draws(matrix, counts(*matrix.shape, resamples, seed, stream))
+        for stream, matrix in enumerate((scores, others))
+    ]
+    honest = [stretched(*of, *matrix.shape) for *of, matrix in zip(values, draws, (scores, others), strict=True)]
+    return estimate(value, draws[0] - draws[1], honest[0] - honest[1])
 
 
-@contextmanager
-def _global_seed(seed: int) -> Iterator[None]:
-    """Seeds numpy's global generator, the only one that rliable listens to, and puts its state back."""
-    before = np.random.get_state()  # noqa: NPY002
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(before)  # noqa: NPY002
+def probability_of_improvement(
+    scores: Scores, others: Scores, *, resamples: int = CURVE_RESAMPLES, seed: int = 0
+) -> Estimate:
+    """Chance that a run of one method beats a run of another on the same task, averaged over tasks; ties count half.
+
+    The Mann-Whitney statistic (Agarwal et al. 2021, section 4.3); intervals within [0, 1]. One of no width says that
+    every pair of runs agrees, not that every pair would.
+
+    Args:
+        scores, others: float64 ``(seeds, tasks)``, of the same tasks.
+
+    Raises:
+        ValueError: a score is not finite, or there is none.
+    """
+    check(scores)
+    check(others)
+    wins = np.sign(scores[:, None] - others[None]) / 2 + 0.5
+    value = float(wins.mean())
+    if min(len(scores), len(others)) == 1:
+        return Estimate(value)
+    mine = counts(*scores.shape, resamples, seed)
+    theirs = counts(*others.shape, resamples, seed, 1)
+    pairs = wins.shape[0] * wins.shape[1] * wins.shape[2]
+    # Sums over the seeds of one side first: resamples x (other side's seeds x tasks) at most.
+    draws = (np.einsum("rst,sot->rot", mine, wins, optimize=False) * theirs).sum(axis=(1, 2)) / pairs
+    stretch = max(correction(*matrix.shape) for matrix in (scores, others))
+    return estimate(value, draws, (value + stretch * (draws - value)).clip(0, 1))

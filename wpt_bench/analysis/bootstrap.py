@@ -1,0 +1,125 @@
+"""The stratified bootstrap, vectorised: seeds are drawn with replacement within every task.
+
+The same scheme as rliable's ``StratifiedBootstrap`` (Agarwal et al. 2021, section 4.1), which draws from numpy's global
+generator whatever seed it is given and calls a Python function for every resample. Here a resample is a table of
+counts, how often it holds each run. Counts depend on the number of seeds and tasks and on the seed of the resampling
+alone, so they are drawn once for all methods of a shape, and statistics of all resamples are a few array operations.
+
+Percentile intervals of few seeds are too narrow: a resample of n seeds varies by (n - 1) / n of what samples vary.
+``correction`` says by how much deviations have to be stretched to make up for it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
+
+CONFIDENCE = 0.95
+PIECE = 4096
+"""Resamples at a time, so that what they need stays in a core's cache."""
+
+Scores = NDArray[np.float64]
+Counts = NDArray[np.uint8]
+Draws = NDArray[np.float64]
+
+
+@lru_cache(maxsize=32)
+def counts(seeds: int, tasks: int, resamples: int, seed: int, stream: int = 0) -> Counts:
+    """How often each resample holds each run: uint8 ``(resamples, seeds, tasks)``; read only.
+
+    Every task of a resample holds ``seeds`` runs. Equal arguments give equal counts; streams are independent of each
+    other, for statistics of two methods whose runs have nothing to do with each other.
+    """
+    rng = np.random.default_rng([seed, stream])
+    found = np.empty((resamples, seeds, tasks), np.uint8)
+    for first in range(0, resamples, PIECE):
+        part = found[first : first + PIECE]
+        drawn = rng.integers(seeds, size=(len(part), seeds, tasks), dtype=np.uint8)
+        for run in range(seeds):
+            np.sum(drawn == run, axis=1, dtype=np.uint8, out=part[:, run])
+    found.flags.writeable = False
+    return found
+
+
+def iqm(scores: Scores) -> NDArray[np.float64]:
+    """Interquartile mean over seeds and tasks: ``(seeds, tasks, ...)`` to ``(...)``.
+
+    The mean of what is left when the lowest and the highest quarter of the runs (rounded down) are cut off (Agarwal et
+    al. 2021): rliable's ``aggregate_iqm``, at every point of a curve at once.
+    """
+    ordered = np.sort(scores.reshape(-1, *scores.shape[2:]), axis=0)
+    cut = len(ordered) // 4
+    return np.asarray(ordered[cut : len(ordered) - cut].mean(axis=0))
+
+
+def iqm_draws(scores: Scores, drawn: Counts) -> Draws:
+    """``iqm`` of every resample: scores ``(seeds, tasks)`` or ``(seeds, tasks, points)``, draws ``(resamples, ...)``.
+
+    Runs are sorted once. The weight of a run in the mean is what its copies, in their place among all copies of a
+    resample, leave of themselves between the quarters that are cut off.
+    """
+    points = scores.reshape(scores.shape[0] * scores.shape[1], -1)
+    runs = len(points)
+    cut = runs // 4
+    orders = points.argsort(axis=0)
+    found = np.empty((len(drawn), points.shape[1]))
+    for first in range(0, len(drawn), PIECE):
+        # Runs along the first axis: partial sums over them are then additions of whole rows.
+        part = np.ascontiguousarray(drawn[first : first + PIECE].reshape(-1, runs).T)
+        for point, order in enumerate(orders.T):
+            ordered = points[order, point]
+            below = np.clip(np.cumsum(part[order], axis=0, dtype=np.uint16)[:-1], cut, runs - cut)
+            total = (runs - cut) * ordered[-1] - cut * ordered[0] - np.diff(ordered) @ below
+            found[first : first + PIECE, point] = total / (runs - 2 * cut)
+    return found.reshape(len(drawn), *scores.shape[2:])
+
+
+def mean_draws(values: NDArray[np.float64], drawn: Counts) -> Draws:
+    """Mean over seeds and tasks of every resample: ``(seeds, tasks, ...)`` to ``(resamples, ...)``."""
+    runs = values.shape[0] * values.shape[1]
+    flat = values.reshape(runs, -1)
+    pieces = [
+        drawn[first : first + PIECE].reshape(-1, runs).astype(np.float64) @ flat
+        for first in range(0, len(drawn), PIECE)
+    ]
+    return np.concatenate(pieces).reshape(len(drawn), *values.shape[2:]) / runs
+
+
+def task_mean_draws(scores: Scores, drawn: Counts) -> Draws:
+    """Mean over seeds of every resample: ``(seeds, tasks)`` to ``(resamples, tasks)``."""
+    return np.einsum("rst,st->rt", drawn, scores, optimize=False) / len(scores)
+
+
+def correction(seeds: int, tasks: int) -> float:
+    """By what factor deviations of resamples are stretched to make a 95% interval of few seeds honest.
+
+    ``sqrt(n / (n - 1))`` undoes the bootstrap's bias of the variance within each stratum, and the quantile of Student's
+    t with ``tasks * (n - 1)`` degrees of freedom over the normal one allows for that variance being estimated: exact
+    for the mean of normal scores of equal variance, else an approximation, whose coverage ``coverage.simulate``
+    measures.
+    """
+    tail = (1 + CONFIDENCE) / 2
+    return float(np.sqrt(seeds / (seeds - 1)) * stdtrit(tasks * (seeds - 1), tail) / ndtri(tail))
+
+
+def stretched(value: NDArray[np.float64] | float, draws: Draws, seeds: int, tasks: int) -> Draws:
+    """Draws whose deviations from ``value`` are stretched by ``correction``."""
+    return value + correction(seeds, tasks) * (draws - value)
+
+
+def interval(draws: Draws) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The percentile interval over the first axis, as rliable's (arch's ``percentile`` method)."""
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(draws, [tail, 100 - tail], axis=0)
+    return low, high
+
+
+def check(scores: NDArray[np.float64]) -> None:
+    """Raises ValueError unless all scores are finite and there is at least one."""
+    if scores.size == 0 or not np.isfinite(scores).all():
+        raise ValueError("scores must be finite, and at least one")
+
+

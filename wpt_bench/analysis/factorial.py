@@ -1,0 +1,127 @@
+"""Which of WPT's parts does it: main effects and interactions of its three switches, with intervals.
+
+All eight combinations of pre-training, rehearsal and guidance are methods, so that each effect is a contrast of their
+aggregates (a two-level factorial; Box, Hunter and Hunter, *Statistics for Experimenters*, chapter 5): the mean of the
+arms on one side minus the mean of those on the other. Where arms are missing, single switches of the arms that are
+there remain.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from wpt_bench.analysis.aggregate import METRICS, TABLE_RESAMPLES, Estimate, estimate
+from wpt_bench.analysis.bootstrap import Scores, check, counts, stretched
+
+Arm = tuple[bool, bool, bool]
+PARTS = ("pre-training", "rehearsal", "guidance")
+ARMS: dict[str, Arm] = {
+    "dreamer": (False, False, False),
+    "wpt-pretrain-only": (True, False, False),
+    "wpt-rehearsal-only": (False, True, False),
+    "wpt-guidance-only": (False, False, True),
+    "wpt-no-guidance": (True, True, False),
+    "wpt-no-rehearsal": (True, False, True),
+    "wpt-no-pretrain": (False, True, True),
+    "wpt": (True, True, True),
+}
+"""Which of ``PARTS`` each method has switched on."""
+RANDOM_REPLAY = "wpt-random-replay"
+"""The control: ``wpt`` with random episodes in place of the retrieved ones."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What something changes in the aggregate.
+
+    Attributes:
+        name: a part, ``a x b`` for an interaction, or ``a: b against c`` for two arms.
+        estimate: of the difference.
+        arms: methods it rests on.
+    """
+
+    name: str
+    estimate: Estimate
+    arms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Factorial:
+    """Effects of the parts; ``missing`` are arms without an aggregate, for want of which there is no factorial.
+
+    Attributes:
+        effects: main effects and interactions; empty while an arm is missing.
+        single: one part switched on, everything else equal, for every pair of arms that is there.
+        control: ``wpt`` against ``wpt-random-replay``; None unless both are there.
+    """
+
+    effects: tuple[Effect, ...]
+    single: tuple[Effect, ...]
+    control: Effect | None
+    missing: tuple[str, ...]
+
+
+def factorial(
+    scores: Mapping[str, Scores], name: str = "iqm", *, resamples: int = TABLE_RESAMPLES, seed: int = 0
+) -> Factorial:
+    """Effects on one aggregate.
+
+    Args:
+        scores: float64 ``(seeds, tasks)`` by method, of complete methods; others than the arms are ignored.
+        name: key of ``METRICS``.
+    """
+    arms = {method: matrix for method, matrix in scores.items() if method in ARMS or method == RANDOM_REPLAY}
+    values, draws, honest = {}, {}, {}
+    for stream, method in enumerate((*ARMS, RANDOM_REPLAY)):
+        if (matrix := arms.get(method)) is None:
+            continue
+        check(matrix)
+        values[method] = METRICS[name].value(matrix)
+        if len(matrix) > 1:
+            # A stream of its own for each arm: their seeds have nothing to do with each other.
+            draws[method] = METRICS[name].draws(matrix, counts(*matrix.shape, resamples, seed, stream))
+            honest[method] = stretched(values[method], draws[method], *matrix.shape)
+
+    def effect(label: str, weights: Mapping[str, float]) -> Effect:
+        value = float(sum(weight * values[method] for method, weight in weights.items()))
+        if not all(method in draws for method in weights):
+            return Effect(label, Estimate(value), tuple(weights))
+        sums = [
+            np.sum([weight * of[method] for method, weight in weights.items()], axis=0) for of in (draws, honest)
+        ]
+        return Effect(label, estimate(value, *sums), tuple(weights))
+
+    missing = tuple(method for method in ARMS if method not in values)
+    contrasts = [] if missing else [parts for size in (1, 2, 3) for parts in itertools.combinations(range(3), size)]
+    return Factorial(
+        effects=tuple(effect(" x ".join(PARTS[part] for part in parts), _contrast(parts)) for parts in contrasts),
+        single=tuple(
+            effect(f"{part}: {on} against {off}", {on: 1.0, off: -1.0})
+            for part, on, off in _pairs()
+            if on in values and off in values
+        ),
+        control=effect(f"retrieval: wpt against {RANDOM_REPLAY}", {"wpt": 1.0, RANDOM_REPLAY: -1.0})
+        if "wpt" in values and RANDOM_REPLAY in values
+        else None,
+        missing=missing,
+    )
+
+
+def _contrast(parts: tuple[int, ...]) -> dict[str, float]:
+    """Weights of the arms: +1/4 where an even number of the parts is off, else -1/4."""
+    return {method: float(np.prod([1 if switches[part] else -1 for part in parts])) / 4 for method, switches in ARMS.items()}
+
+
+def _pairs() -> list[tuple[str, str, str]]:
+    """Every part, arm with it and arm that differs in nothing else."""
+    by_switches = {switches: method for method, switches in ARMS.items()}
+    return [
+        (PARTS[part], method, by_switches[(*switches[:part], False, *switches[part + 1 :])])
+        for part in range(3)
+        for method, switches in ARMS.items()
+        if switches[part]
+    ]

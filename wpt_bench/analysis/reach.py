@@ -1,0 +1,115 @@
+"""How soon a score is reached: environment steps, and what they save against learning from scratch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wpt_bench.analysis.aggregate import CURVE_RESAMPLES
+from wpt_bench.analysis.bootstrap import check, counts, interval, iqm, iqm_draws, stretched
+
+
+@dataclass(frozen=True)
+class Reach:
+    """When the IQM of a method first reaches a level.
+
+    Attributes:
+        level: the IQM asked for.
+        env_steps: environment steps, linear between evaluations; None if it is not reached within the budget.
+        low, high: corrected 95% interval; None without one (one seed), ``high`` also where the budget ends first.
+        reached: share of the resamples that reach it within the budget; None for one seed.
+    """
+
+    level: float
+    env_steps: float | None
+    low: float | None = None
+    high: float | None = None
+    reached: float | None = None
+
+
+def steps_to_reach(
+    env_steps: NDArray[np.int64], scores: NDArray[np.float64], level: NDArray[np.float64] | float
+) -> NDArray[np.float64]:
+    """Environment steps at which curves first reach a level, linear between evaluations; infinite if they never do.
+
+    Args:
+        env_steps: rising, ``(points,)``.
+        scores: float64 ``(..., points)``.
+        level: a number, or one for each curve ``(...)``.
+
+    Returns:
+        float64 ``(...)``.
+    """
+    level = np.asarray(level, dtype=np.float64)[..., None]
+    there = scores >= level
+    first = there.argmax(axis=-1)[..., None]
+    before = np.maximum(first - 1, 0)
+    steps = np.asarray(env_steps, dtype=np.float64)
+    ends = (np.take_along_axis(scores, at, axis=-1) for at in (before, first))
+    low, high = ends
+    rise = np.where(high > low, high - low, 1.0)
+    share = np.where(first > before, (level - low) / rise, 0.0)
+    found = steps[before] + share * (steps[first] - steps[before])
+    return np.where(there.any(axis=-1), found[..., 0], math.inf)
+
+
+def reach(
+    env_steps: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    level: float,
+    *,
+    resamples: int = CURVE_RESAMPLES,
+    seed: int = 0,
+) -> Reach:
+    """When the IQM of ``scores``, ``(seeds, tasks, points)``, first reaches a fixed level."""
+    check(scores)
+    value = steps_to_reach(env_steps, iqm(scores), level)
+    if len(scores) == 1:
+        return Reach(level, _finite(value))
+    return _reach(level, value, steps_to_reach(env_steps, _curves(scores, resamples, seed, 0), level))
+
+
+def reach_final(
+    env_steps: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    others: NDArray[np.float64],
+    *,
+    resamples: int = CURVE_RESAMPLES,
+    seed: int = 0,
+) -> Reach:
+    """When the IQM of a method first reaches the final IQM of another, whose uncertainty is part of the interval.
+
+    Args:
+        env_steps: of the evaluations of the first, ``(points,)``.
+        scores: of the first, float64 ``(seeds, tasks, points)``.
+        others: final scores of the other, float64 ``(seeds, tasks)``.
+    """
+    check(scores)
+    check(others)
+    level = float(iqm(others))
+    value = steps_to_reach(env_steps, iqm(scores), level)
+    if min(len(scores), len(others)) == 1:
+        return Reach(level, _finite(value))
+    levels = _curves(others[..., None], resamples, seed, 1)[:, 0]
+    return _reach(level, value, steps_to_reach(env_steps, _curves(scores, resamples, seed, 0), levels))
+
+
+def _curves(scores: NDArray[np.float64], resamples: int, seed: int, stream: int) -> NDArray[np.float64]:
+    """IQM along the curve of every resample, stretched: ``(resamples, points)``."""
+    shape = scores.shape[:2]
+    return stretched(iqm(scores), iqm_draws(scores, counts(*shape, resamples, seed, stream)), *shape)
+
+
+def _reach(level: float, value: NDArray[np.float64], draws: NDArray[np.float64]) -> Reach:
+    reached = np.isfinite(draws)
+    # Percentiles lie between draws; where one of them is infinite, so is what lies between.
+    low, high = interval(np.where(reached, draws, np.finfo(np.float64).max / 4))
+    bounds = (_finite(bound if bound <= draws[reached].max(initial=0.0) else math.inf) for bound in (low, high))
+    return Reach(level, _finite(value), *bounds, float(reached.mean()))
+
+
+def _finite(value: NDArray[np.float64] | float) -> float | None:
+    return float(value) if math.isfinite(value) else None
