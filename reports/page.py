@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +12,15 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from wpt_bench.analysis.compare import Comparison, MethodSummary, compare_runs
+from wpt_bench.analysis.compare import Comparison, compare_runs
 from wpt_bench.analysis.properties import DECLARED_RULES, EFFECTS, POOLING, Properties, reasons
 from wpt_bench.analysis.published import nearest_to_budget
+from wpt_bench.analysis.summary import figures, properties
 from wpt_bench.records import Identity, Run, write_atomic
 from wpt_bench.reports.figures.curves import aggregate_curves, task_curves
 from wpt_bench.reports.figures.drawing import Drawing
 from wpt_bench.reports.style import look
-from wpt_bench.reports.table_one import NOT_MEASURED, SYMBOLS, details, plain
+from wpt_bench.reports.table_one import NOT_MEASURED, SYMBOLS, details
 from wpt_bench.reports.tables import data_granted, duration, score_text
 
 PAGE = "report.html"
@@ -265,50 +265,10 @@ def _scores(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 def _summary(title: str, comparisons: Sequence[Comparison], declared: Properties | None) -> dict[str, Any]:
     """The page's figures for programs."""
-    return {
-        "title": title,
-        "declared": None if declared is None else plain(declared),
-        "tables": [
-            {
-                "suite": comparison.table.suite,
-                "profile": comparison.table.profile,
-                "observation": comparison.table.observation,
-                "budget": comparison.table.budget,
-                "tasks": comparison.table.tasks,
-                "resamples": comparison.resamples,
-                "curve_resamples": comparison.curve_resamples,
-                "untrained": dict(comparison.untrained),
-                "methods": [_method(row) for row in comparison.rows],
-                "measured": plain(comparison.properties),
-                "published": nearest_to_budget(comparison.table).to_dict("records"),
-                "sentences": list(comparison.sentences),
-                "missing": [dataclasses.asdict(absent) for absent in comparison.table.missing],
-                "stale": [dataclasses.asdict(absent) for absent in comparison.table.stale],
-                "problems": list(comparison.table.problems),
-            }
-            for comparison in comparisons
-        ],
-    }
-
-
-def _method(row: MethodSummary) -> dict[str, Any]:
-    curve = None
-    if row.curve is not None:
-        curve = {
-            field.name: None if (values := getattr(row.curve, field.name)) is None else values.tolist()
-            for field in dataclasses.fields(row.curve)
-        }
-    plain = {
-        field.name: getattr(row, field.name)
-        for field in dataclasses.fields(row)
-        if field.name not in ("estimates", "auc", "curve")
-    }
-    return {
-        **plain,
-        **{name: dataclasses.asdict(estimate) for name, estimate in row.estimates.items()},
-        "auc": None if row.auc is None else dataclasses.asdict(row.auc),
-        "curve": curve,
-    }
+    summary = figures(comparisons)
+    for table, comparison in zip(summary["tables"], comparisons, strict=True):
+        table["problems"] = list(comparison.table.problems)
+    return {"title": title, "declared": None if declared is None else properties(declared), **summary}
 
 
 def _templates() -> jinja2.Environment:

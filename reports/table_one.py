@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -77,14 +74,6 @@ def findings(table: Properties) -> list[str]:
         if figures:
             said.append(f"{name}, figures: {'; '.join(figures)}.")
     return said
-
-
-def plain(table: Properties) -> dict[str, dict[str, Any]]:
-    """The table for programs: by property and family."""
-    return {
-        name: {family: dataclasses.asdict(cell) for family, cell in zip(table.families, cells, strict=True)}
-        for name, cells in table.rows.items()
-    }
 
 
 def _say(console: Console, sentence: str) -> None:

@@ -51,7 +51,7 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="collect missing data without asking")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
 
-OUT = Path("out")
+OUT, RESULTS = Path("out"), Path("results")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -430,6 +430,101 @@ def report(
         raise UserError(f"There are no runs of profile {profile!r} in {out}; make some: wpt-bench bench dmc.")
     for name in names:
         _report(select(name, loaded, _split(tasks), _split(methods), _seeds(seeds)), Layout(out), as_json)
+
+
+# Published runs
+
+
+@command(app, "wpt-bench publish dmc · wpt-bench publish metaworld --profile lite --to results")
+def publish(
+    suite: Suite,
+    profile: ProfileName = "quick",
+    to: Annotated[Path, typer.Option("--to", help="folder of published folders")] = RESULTS,
+    out: Out = OUT,
+) -> None:
+    """Packs the finished runs of a suite and profile, with every figure, into a folder to commit."""
+    from wpt_bench.analysis import publish as publishing
+    from wpt_bench.running.plan import Layout
+
+    name, known = profiles.load(profile).name, registry.suite(suite).name
+    command = f"wpt-bench publish {suite} --profile {profile} --to {to}" + ("" if out == OUT else f" --out {out}")
+    folder = to / f"{known}-{name}"
+    made = publishing.publish(Layout(out).runs, folder, suite=known, profile=name, command=command)
+    for gap in made.left_out:
+        errors.print(f"Left out: {_plain(f'{gap.id} ({gap.status}): {gap.why}')}", highlight=False, soft_wrap=True)
+    console.print(f"{made.runs} runs, {made.episodes} episodes, in {folder}", highlight=False, soft_wrap=True)
+    console.print(f"Check it: wpt-bench verify {folder}", highlight=False, soft_wrap=True)
+
+
+@command(app, "wpt-bench verify results · wpt-bench verify results/dmc-quick --rerun 3f2a --episodes 2", "verify")
+def verify_published(
+    path: Annotated[Path, typer.Argument(help="a published folder, or a folder of them")],
+    rerun: Annotated[
+        str, typer.Option("--rerun", help="train the beginning of this run again: its id or first digits")
+    ] = "",
+    episodes: Annotated[int, typer.Option("--episodes", min=1, help="training episodes to make again")] = 3,
+    out: Out = OUT,
+    as_json: Json = False,
+) -> None:
+    """Recomputes every published figure and checksum; with --rerun, trains a run's first episodes again.
+
+    Exit code 0: everything is as published. 1: something is not. 3: a run was made again in another environment than
+    the recorded one, where equality cannot be demanded, and nothing else was found.
+    """
+    from wpt_bench.analysis import verify as verifying
+
+    folders = verifying.published_folders(path)
+    one = verifying.find_run(folders, rerun) if rerun else None
+    checked = [verifying.verify(folder) for folder in folders]
+    again = _again(one, out, episodes) if one else None
+    findings = [finding for its in (*checked, *([again] if again else [])) for finding in its.findings]
+    if as_json:
+        folder_rows = [msgspec.to_builtins(its, enc_hook=str) for its in checked]
+        _json({"ok": not findings, "folders": folder_rows, "rerun": msgspec.to_builtins(again)})
+    else:
+        for finding in findings:
+            errors.print(f"[red]Error:[/] {_plain(finding)}", highlight=False, soft_wrap=True)
+        for its in checked:
+            said = f"{its.folder}: {its.runs} runs, {its.episodes} episodes and {its.figures} figures compared, "
+            console.print(f"{said}{len(its.findings)} findings.", highlight=False, soft_wrap=True)
+        if again:
+            _say_again(again)
+    if findings:
+        raise typer.Exit(1)
+    if again and not again.reproduced:
+        raise typer.Exit(3)
+
+
+def _again(one: Any, out: Path, episodes: int) -> Any:
+    """The beginning of a published run, trained again."""
+    from wpt_bench.running.plan import Layout
+    from wpt_bench.running.rerun import rerun
+
+    with _bar("training again") as progress:
+        return rerun(one.run, one.episodes(), Layout(out), progress, episodes=episodes)
+
+
+def _say_again(again: Any) -> None:
+    from wpt_bench.running.rerun import TOLERANCE
+
+    made = f"Run {again.run}: {again.episodes} training episodes were made again"
+    if not again.environment:
+        said = f"{made}; {again.compared} rows were compared, each to the last bit, {len(again.findings)} findings."
+        console.print(said, highlight=False, soft_wrap=True)
+        return
+    environment = "; ".join(again.environment)
+    compared = f"{again.compared} returns from before the first update were compared, within {TOLERANCE:.0%}"
+    errors.print(
+        _plain(
+            f"{made}, but not in the environment of its record ({environment}), so equality cannot be demanded: "
+            f"{compared if again.compared else 'nothing of it can be compared'}."
+        ),
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+# What the commands share
 
 
 def _data(selection: Any, layout: Any, workers: int, yes: bool) -> Any:

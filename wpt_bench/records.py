@@ -1,7 +1,7 @@
 """What a run leaves behind: one ``run.json`` and one append-only ``episodes.jsonl`` in its folder.
 
 Running writes them, analysis reads them; neither knows the other. Every figure of a report can be recomputed from the
-rows of ``episodes.jsonl``.
+rows of ``episodes.jsonl``. Runs that were published lie in other files (``analysis.archive``); ``Recorded`` is either.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,6 +119,21 @@ class Episode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: dict[str, float] = {}
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """One run, wherever its record lies.
+
+    Attributes:
+        run: its record.
+        file: what holds its episodes; sentences about them name it.
+        episodes: reads them, each time it is called; raises RecordError or OSError if they cannot be used.
+    """
+
+    run: Run
+    file: Path
+    episodes: Callable[[], list[Episode]]
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Writes a file so that a reader sees the old contents or the new, never part of them."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -142,14 +158,22 @@ def read_run(folder: Path) -> Run:
     path = folder / "run.json"
     try:
         raw = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read as a run record: {error}") from error
+    return decode_run(raw, str(path))
+
+
+def decode_run(raw: bytes, where: str) -> Run:
+    """A record as it stands in ``run.json``; raises RecordError naming ``where`` if it is torn or of another schema."""
+    try:
         schema = msgspec.json.decode(raw).get("schema")
         if schema != SCHEMA:
-            raise RecordError(f"{path} has record schema {schema}; this version reads schema {SCHEMA}.")
+            raise RecordError(f"{where} has record schema {schema}; this version reads schema {SCHEMA}.")
         run = msgspec.json.decode(raw, type=Run)
-    except (OSError, AttributeError, ValueError, msgspec.MsgspecError) as error:  # not UTF-8 is a ValueError
-        raise RecordError(f"{path} cannot be read as a run record: {error}") from error
+    except (AttributeError, ValueError, msgspec.MsgspecError) as error:  # not UTF-8 is a ValueError
+        raise RecordError(f"{where} cannot be read as a run record: {error}") from error
     if run.id != digest(run.identity):
-        raise RecordError(f"{path} was altered: its id is not the digest of its identity.")
+        raise RecordError(f"{where} was altered: its id ({run.id}) is not the digest of its identity.")
     return run
 
 

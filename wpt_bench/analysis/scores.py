@@ -7,6 +7,7 @@ data with the rest. Everything else is listed with its reason and never averaged
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -18,8 +19,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wpt_bench import records
+from wpt_bench.analysis import archive
 from wpt_bench.protocol import UserError
-from wpt_bench.records import Episode, Identity, Run
+from wpt_bench.records import Episode, Identity, Recorded, Run
 
 Cell = tuple[str, str, int]
 """Method, task and seed: one run of a grid."""
@@ -101,10 +103,10 @@ def load_runs(
     observation: str | None = None,
     expected: Iterable[Identity] | None = None,
 ) -> RunTable:
-    """Reads the run folders below ``root`` into one table of comparable runs.
+    """Reads the runs below ``root`` into one table of comparable runs.
 
     Args:
-        root: folder of run folders.
+        root: folder of run folders, or a published folder (see ``archive``).
         suite: name of the suite, ``dmc`` or ``metaworld``.
         profile: name of the profile.
         observation: ``state`` or ``pixels``; may be left out where only one of them is found.
@@ -115,10 +117,10 @@ def load_runs(
     Raises:
         UserError: no run is found, or ``expected`` itself mixes what may not share a table.
     """
-    found, problems = _read_all(root)
-    found = [(folder, run) for folder, run in found if (run.identity.suite, run.identity.profile) == (suite, profile)]
+    found, problems = read_all(root)
+    found = [one for one in found if (one.run.identity.suite, one.run.identity.profile) == (suite, profile)]
     grid = None if expected is None else {records.digest(identity): identity for identity in expected}
-    kinds = {run.identity.observation for _, run in found} if grid is None else {i.observation for i in grid.values()}
+    kinds = {one.run.identity.observation for one in found} if grid is None else {i.observation for i in grid.values()}
     if observation is not None:
         kinds &= {observation}
     if len(kinds) > 1:
@@ -130,15 +132,16 @@ def load_runs(
             f"run the benchmark first, for instance: wpt-bench run {suite} --profile {profile}."
         )
     kind = kinds.pop()
-    found = [(folder, run) for folder, run in found if run.identity.observation == kind]
+    found = [one for one in found if one.run.identity.observation == kind]
     if grid is None:
         kept, stale = _settle(found)
-        identities = [run.identity for _, run in kept]
+        identities = [one.run.identity for one in kept]
     else:
         identities = [identity for identity in grid.values() if identity.observation == kind]
         _refuse_mixture(identities)
-        kept = [(folder, run) for folder, run in found if run.id in grid]
-        stale = [_absent(run, _difference(run.identity, identities)) for _, run in found if run.id not in grid]
+        kept = [one for one in found if one.run.id in grid]
+        others = [one.run for one in found if one.run.id not in grid]
+        stale = [_absent(run, _difference(run.identity, identities)) for run in others]
     return _tabulate(suite, profile, kind, identities, kept, stale, problems)
 
 
@@ -149,7 +152,7 @@ def load_tables(root: Path, *, suite: str, profile: str, expected: Iterable[Iden
         UserError: as ``load_runs``.
     """
     identities = None if expected is None else list(expected)
-    known = [run.identity for _, run in _read_all(root)[0]] if identities is None else identities
+    known = [one.run.identity for one in read_all(root)[0]] if identities is None else identities
     kinds: set[str] = {i.observation for i in known if (i.suite, i.profile) == (suite, profile)}
     return [
         load_runs(root, suite=suite, profile=profile, observation=kind, expected=identities)
@@ -211,11 +214,13 @@ def area_under_curve(env_steps: Sequence[float], scores: Sequence[float], budget
     return float(np.trapezoid(values, steps) / budget)
 
 
-Found = list[tuple[Path, Run]]
+Found = list[Recorded]
 
 
-def _read_all(root: Path) -> tuple[Found, list[str]]:
-    """Every readable ``run.json`` below ``root``, and a sentence for every one that is not."""
+def read_all(root: Path) -> tuple[Found, list[str]]:
+    """Every readable record below ``root``, and a sentence for every one that is not."""
+    if archive.is_published(root):
+        return archive.read(root)
     found: Found = []
     problems: list[str] = []
     seen: dict[str, Path] = {}
@@ -229,7 +234,7 @@ def _read_all(root: Path) -> tuple[Found, list[str]]:
             problems.append(f"{folder} holds the same run as {seen[run.id]} and is left out.")
             continue
         seen[run.id] = folder
-        found.append((folder, run))
+        found.append(Recorded(run, folder / "episodes.jsonl", functools.partial(records.read_episodes, folder)))
     if root.is_dir():
         problems += [
             f"{path.parent} has episodes but no run.json, so nobody can say what they belong to."
@@ -266,7 +271,7 @@ def _settle(found: Found) -> tuple[Found, list[Absent]]:
     ) -> None:
         nonlocal kept
         votes: dict[Hashable, Counter[Hashable]] = {}
-        for _, run in kept:
+        for run in (one.run for one in kept):
             if (choice := value(run.identity)) is not None:
                 weight = 1 + len(found) * (run.status == "done")
                 votes.setdefault(within(run.identity), Counter())[choice] += weight
@@ -275,12 +280,12 @@ def _settle(found: Found) -> tuple[Found, list[Absent]]:
             for group, counts in votes.items()
         }
         remaining = []
-        for folder, run in kept:
-            choice = value(run.identity)
-            if choice is None or choice == chosen[within(run.identity)]:
-                remaining.append((folder, run))
+        for one in kept:
+            choice = value(one.run.identity)
+            if choice is None or choice == chosen[within(one.run.identity)]:
+                remaining.append(one)
             else:
-                stale.append(_absent(run, _other(what, choice, chosen[within(run.identity)])))
+                stale.append(_absent(one.run, _other(what, choice, chosen[within(one.run.identity)])))
         kept = remaining
 
     narrow("version of the suite", lambda i: i.suite_version, newest=True)
@@ -290,20 +295,20 @@ def _settle(found: Found) -> tuple[Found, list[Absent]]:
     narrow("protocol", lambda i: records.digest(i.protocol), lambda i: i.task)
     narrow("settings", lambda i: records.digest(i.settings), lambda i: i.method)
     # Several pre-training seeds may stand behind a table, but only one of them behind each cell.
-    stages = Counter(run.identity.stage for _, run in kept if run.identity.stage is not None)
+    stages = Counter(one.run.identity.stage for one in kept if one.run.identity.stage is not None)
     narrow(
         "pre-training",
         lambda i: None if i.stage is None else (stages[i.stage], i.stage),
         lambda i: (i.method, i.task, i.seed),
         newest=True,
     )
-    cells: dict[Cell, tuple[Path, Run]] = {}
-    for folder, run in kept:
-        cell = (run.identity.method, run.identity.task, run.identity.seed)
+    cells: dict[Cell, Recorded] = {}
+    for one in kept:
+        cell = (one.run.identity.method, one.run.identity.task, one.run.identity.seed)
         if cell in cells:
-            stale.append(_absent(run, f"another run of the cell of run {cells[cell][1].id}"))
+            stale.append(_absent(one.run, f"another run of the cell of run {cells[cell].run.id}"))
         else:
-            cells[cell] = (folder, run)
+            cells[cell] = one
     return list(cells.values()), stale
 
 
@@ -367,20 +372,23 @@ def _tabulate(
     rows: list[dict[str, object]] = []
     points: list[dict[str, object]] = []
     usable: dict[str, Run] = {}
-    recorded = {run.id for _, run in kept}
+    recorded = {one.run.id for one in kept}
     for identity in identities:
         if (run_id := records.digest(identity)) not in recorded:
             missing.append(
                 Absent(run_id, identity.method, identity.task, identity.seed, "pending", "no usable record of it")
             )
-    for folder, run in kept:
+    for one in kept:
+        run, folder = one.run, one.file.parent
         if run.status != "done":
             missing.append(_absent(run, run.error or "not finished"))
             continue
         try:
-            curve = _curve(run, folder, records.read_episodes(folder))
+            curve = _curve(run, folder, one.episodes())
         except (records.RecordError, OSError, UnicodeDecodeError) as error:
-            faults.append(_naming(folder / "episodes.jsonl", error))
+            # `_curve` knows the folder alone; a published one keeps its episodes in another file.
+            text = str(error).replace(str(folder / "episodes.jsonl"), str(one.file))
+            faults.append(_naming(one.file, records.RecordError(text)))
             missing.append(_absent(run, "its episodes cannot be used; see the problems"))
             continue
         usable[run.id] = run
@@ -402,7 +410,7 @@ def _tabulate(
         records=usable,
         missing=tuple(sorted(missing, key=lambda absent: (absent.method, absent.task, absent.seed))),
         stale=tuple(sorted(stale, key=lambda absent: (absent.method, absent.task, absent.seed, absent.id))),
-        problems=tuple(faults),
+        problems=tuple(dict.fromkeys(faults)),  # one file may be behind many runs
     )
 
 

@@ -47,11 +47,13 @@ def execute(
     *,
     device: str = "cpu",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    episodes: int | None = None,
 ) -> None:
     """Makes one run, or goes on with it from its last checkpoint; returns at once if it is done.
 
     Everything a run draws at random is a function of its seed and of counts (episodes, updates), so an interrupted run
-    ends with the returns and weights of an uninterrupted one.
+    ends with the returns and weights of an uninterrupted one. With ``episodes`` it stops, at a checkpoint, after so
+    many training episodes and whatever evaluation follows them; its schedules remain those of the whole budget.
     """
     folder = layout.runs / records.digest(identity)
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +61,7 @@ def execute(
         stack.enter_context(lock(folder))
         loop = _Loop(identity, layout, data, folder, progress, device, checkpoint_seconds, stack)
         if loop.run.status != "done":
-            loop.go()
+            loop.go(episodes)
 
 
 def lock(folder: Path) -> FileLock:
@@ -132,8 +134,8 @@ class _Loop:
         self.wall_clock, self.started = 0.0, time.monotonic()
         self.saved = self.started
 
-    def go(self) -> None:
-        """The run from where it stands to its end."""
+    def go(self, episodes: int | None) -> None:
+        """The run from where it stands to its end, or to the end of its first ``episodes`` training episodes."""
         state = checkpoint.load(self.folder)
         self.run.provenance = provenance()
         self.run.status, self.run.error = "running", None
@@ -150,6 +152,9 @@ class _Loop:
             self._evaluate()
             self._save()
         while self.method.online and self.env_steps < self.identity.budget:
+            if len(self.replay) == episodes:
+                self._save()
+                return
             self._train_episode()
             if self.env_steps % self.every < self.task.episode_length or self.env_steps == self.identity.budget:
                 self._evaluate()

@@ -1,0 +1,309 @@
+"""Published runs: what is committed of one suite and profile, and enough to render every report and check every figure.
+
+A published folder, ``results/dmc-quick/``, holds
+
+- ``runs.jsonl``: one run record per line, what its ``run.json`` held, by run id;
+- ``episodes.parquet``: one row per episode of every run: its run's id, and every field of ``records.Episode``;
+- ``figures.json``: every figure that the analysis computes from those two (``summary.figures``);
+- ``manifest.json``: checksums of the three, which runs were left out and why, and the command that made it.
+
+``publish.publish`` makes one, ``read`` reads it like a folder of runs, ``verify.verify`` checks it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from wpt_bench import records
+from wpt_bench.records import Episode, Recorded, RecordError, Run, write_atomic
+
+T = TypeVar("T")
+
+SCHEMA = 1
+RUNS, EPISODES, FIGURES, MANIFEST = "runs.jsonl", "episodes.parquet", "figures.json", "manifest.json"
+CONTENTS = (RUNS, EPISODES, FIGURES)
+"""What the manifest vouches for."""
+
+_RUNS_PER_GROUP = 50
+"""Runs are read group by group: small enough to hold in memory, large enough to compress."""
+_COLUMNS = pa.schema(
+    [
+        pa.field(name, kind, nullable=False)
+        for name, kind in {
+            "run": pa.string(),
+            "kind": pa.string(),
+            "env_step": pa.int64(),
+            "index": pa.int64(),
+            "episode_return": pa.float64(),
+            "success_any": pa.float64(),
+            "success_last": pa.float64(),
+            "length": pa.int64(),
+            "guided_steps": pa.int64(),
+            "updates": pa.int64(),
+            "wall_clock": pa.float64(),
+            "metrics": pa.string(),  # JSON: methods have metrics of their own, and no digit may be lost
+        }.items()
+    ]
+)
+
+
+class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A run that was not published, so that the gap stays visible.
+
+    Attributes:
+        id: of the run; of its folder where the record could not be read.
+        status: ``pending``, ``running``, ``failed``, or ``unreadable``.
+        why: one line.
+        record: its record, None where it could not be read.
+    """
+
+    id: str
+    status: str
+    why: str
+    record: Run | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Contents of ``manifest.json``.
+
+    Attributes:
+        suite, profile: of all its runs.
+        command: makes this folder from the folder of runs.
+        runs, episodes: lines of ``runs.jsonl`` and rows of ``episodes.parquet``.
+        files: SHA-256 of every other file, in hex digits, by name.
+        left_out: runs that are not in it.
+    """
+
+    suite: str
+    profile: str
+    command: str
+    runs: int
+    episodes: int
+    files: dict[str, str]
+    left_out: tuple[LeftOut, ...]
+    schema: int = SCHEMA
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder is, or was before it was damaged, a published one."""
+    return any((folder / name).is_file() for name in CONTENTS)
+
+
+def write(
+    folder: Path, found: Iterable[Recorded], *, suite: str, profile: str, command: str, left_out: Sequence[LeftOut] = ()
+) -> Manifest:
+    """Writes runs, episodes and the manifest, without figures yet; the same runs give the same bytes.
+
+    Runs that are not ``done``, or whose episodes cannot be read, are left out and listed after ``left_out``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    gaps = list(left_out)
+    lines: list[bytes] = []
+    sink = pa.BufferOutputStream()
+    episodes = 0
+    with pq.ParquetWriter(
+        sink,
+        _COLUMNS,
+        compression="zstd",
+        compression_level=9,
+        use_dictionary=["run", "kind"],
+        write_page_checksum=True,
+    ) as writer:
+        group: list[tuple[str, list[Episode]]] = []
+        for one in sorted(found, key=lambda one: one.run.id):
+            if one.run.status != "done":
+                gaps.append(_gap(one.run, one.run.status, one.run.error or "not finished"))
+                continue
+            try:
+                rows = one.episodes()
+            except (RecordError, OSError) as error:
+                gaps.append(_gap(one.run, "unreadable", str(error).replace(f"{one.file.parent}/", "")))
+                continue
+            lines.append(msgspec.json.encode(one.run) + b"\n")
+            episodes += len(rows)
+            group.append((one.run.id, rows))
+            if len(group) == _RUNS_PER_GROUP:
+                writer.write_table(_arrow(group))
+                group = []
+        if group:
+            writer.write_table(_arrow(group))
+    write_atomic(folder / RUNS, b"".join(lines))
+    write_atomic(folder / EPISODES, sink.getvalue().to_pybytes())
+    manifest = Manifest(suite, profile, command, len(lines), episodes, _digests(folder, (RUNS, EPISODES)), tuple(gaps))
+    _write_manifest(folder, manifest)
+    return manifest
+
+
+def add_figures(folder: Path, manifest: Manifest, figures: bytes) -> Manifest:
+    """Writes ``figures.json`` and the manifest that vouches for it."""
+    write_atomic(folder / FIGURES, figures)
+    whole = msgspec.structs.replace(manifest, files=_digests(folder, CONTENTS))
+    _write_manifest(folder, whole)
+    return whole
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads ``manifest.json``; raises RecordError naming it if it is missing, torn or of another schema."""
+    path = folder / MANIFEST
+    try:
+        raw = path.read_bytes()
+        schema = msgspec.json.decode(raw).get("schema")
+        if schema != SCHEMA:
+            raise RecordError(f"{path} has schema {schema} of published folders; this version reads schema {SCHEMA}.")
+        return msgspec.json.decode(raw, type=Manifest)
+    except (OSError, AttributeError, ValueError, msgspec.MsgspecError) as error:
+        raise RecordError(f"{path} cannot be read as the manifest of a published folder: {error}") from error
+
+
+def altered(folder: Path, manifest: Manifest) -> list[str]:
+    """One sentence for each file that the manifest vouches for and that is missing or has other contents now."""
+    said = []
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            said.append(f"{path} is missing.")
+        elif _digest(path) != expected:
+            said.append(f"{path} was altered or damaged: its SHA-256 is not the one in {MANIFEST}.")
+    return said
+
+
+def read(folder: Path) -> tuple[list[Recorded], list[str]]:
+    """Every usable run of a published folder, those left out among them, and a sentence for whatever is not as it was.
+
+    Episodes are read when they are asked for.
+    """
+    problems: list[str] = []
+    left_out: tuple[LeftOut, ...] = ()
+    try:
+        manifest = read_manifest(folder)
+        problems += altered(folder, manifest)
+        left_out = manifest.left_out
+    except RecordError as error:
+        problems.append(" ".join(str(error).split()))
+    rows = _Rows(folder / EPISODES)
+    found: dict[str, Recorded] = {}
+    for number, line in _lines(folder / RUNS):
+        where = f"{folder / RUNS}, line {number},"
+        try:
+            run = records.decode_run(line, where)
+        except RecordError as error:
+            problems.append(" ".join(str(error).split()))
+            continue
+        if run.id in found:
+            problems.append(f"{where} holds run {run.id}, which is in the file before; this line is left out.")
+            continue
+        found[run.id] = Recorded(run, folder / EPISODES, functools.partial(rows.of, run.id))
+    for gap in left_out:
+        if gap.record is None:
+            problems.append(f"{folder / MANIFEST} says that {gap.id} was not published, being {gap.status}: {gap.why}")
+        elif gap.record.id not in found:
+            found[gap.record.id] = Recorded(gap.record, folder / MANIFEST, list)
+    return list(found.values()), problems
+
+
+def runs_with_episodes(folder: Path) -> dict[str, int]:
+    """How many rows of ``episodes.parquet`` each run has; raises RecordError naming the file if it cannot be read."""
+    spans = _Rows(folder / EPISODES).spans
+    return {run: sum(stop - start for start, stop in its) for run, its in spans.items()}
+
+
+class _Rows:
+    """``episodes.parquet``, opened when the first run is asked for; keeps the group of rows that was read last."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._group: tuple[int, pa.Table] | None = None
+
+    def of(self, run: str) -> list[Episode]:
+        """All rows of one run in the order of the file."""
+        decode = msgspec.json.Decoder(dict[str, float]).decode
+        rows = [row for start, stop in self.spans.get(run, ()) for row in self._between(start, stop)]
+        try:
+            return msgspec.convert([row | {"metrics": decode(row["metrics"])} for row in rows], list[Episode])
+        except (ValueError, TypeError, msgspec.MsgspecError) as error:
+            raise RecordError(f"{self.path} has rows of run {run} that are no episodes: {error}.") from error
+
+    @functools.cached_property
+    def spans(self) -> dict[str, list[tuple[int, int]]]:
+        """First and last row (exclusive) of every stretch of rows of each run."""
+        runs = self._read(lambda: self._file.read(columns=["run"])["run"].to_numpy(zero_copy_only=False))
+        edges = [0, *(np.flatnonzero(runs[1:] != runs[:-1]) + 1).tolist(), len(runs)] if len(runs) else []
+        spans: dict[str, list[tuple[int, int]]] = {}
+        for start, stop in pairwise(edges):
+            spans.setdefault(str(runs[start]), []).append((start, stop))
+        return spans
+
+    @functools.cached_property
+    def _file(self) -> pq.ParquetFile:
+        file = self._read(lambda: pq.ParquetFile(self.path, page_checksum_verification=True))
+        if not file.schema_arrow.equals(_COLUMNS):
+            names = ", ".join(file.schema_arrow.names)
+            raise RecordError(f"{self.path} is not a table of published episodes: its columns are {names}.")
+        return file
+
+    @functools.cached_property
+    def _firsts(self) -> list[int]:
+        """First row of each group, and the number of all rows."""
+        groups = self._file.metadata
+        sizes = [groups.row_group(index).num_rows for index in range(groups.num_row_groups)]
+        return [0, *np.cumsum(sizes).tolist()]
+
+    def _between(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
+        for group, (first, last) in enumerate(pairwise(self._firsts)):
+            if first < stop and start < last:
+                if self._group is None or self._group[0] != group:
+                    self._group = group, self._read(functools.partial(self._file.read_row_group, group))
+                inside = self._group[1].slice(max(start - first, 0), min(stop, last) - max(start, first))
+                yield from inside.drop_columns("run").to_pylist()
+
+    def _read(self, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise RecordError(f"{self.path} cannot be read as a table of published episodes: {error}") from error
+
+
+def _arrow(group: Sequence[tuple[str, list[Episode]]]) -> pa.Table:
+    """Rows of several runs as a table."""
+    rows = [(run, row) for run, its in group for row in its]
+    columns: dict[str, list[object]] = {
+        name: [getattr(row, name) for _, row in rows] for name in _COLUMNS.names if name not in ("run", "metrics")
+    }
+    columns["run"] = [run for run, _ in rows]
+    columns["metrics"] = [msgspec.json.encode(row.metrics).decode() for _, row in rows]
+    return pa.table({name: columns[name] for name in _COLUMNS.names}, schema=_COLUMNS)
+
+
+def _gap(run: Run, status: str, why: str) -> LeftOut:
+    """A run as the manifest lists it: of an error its last line, for the rest of it names files of one machine."""
+    line = why.strip().splitlines()[-1]
+    shown = "failed" if status == "unreadable" else run.status
+    return LeftOut(run.id, status, line, msgspec.structs.replace(run, status=shown, error=line))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    raw = path.read_bytes() if path.is_file() else b""
+    yield from ((number, line) for number, line in enumerate(raw.split(b"\n"), start=1) if line)
+
+
+def _digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    return {name: _digest(folder / name) for name in names}
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    write_atomic(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")

@@ -1,0 +1,57 @@
+"""From a folder of runs to a published folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from wpt_bench.analysis import archive
+from wpt_bench.analysis.archive import LeftOut, Manifest
+from wpt_bench.analysis.compare import compare_runs
+from wpt_bench.analysis.scores import read_all
+from wpt_bench.analysis.summary import figures
+from wpt_bench.protocol import UserError
+
+
+def publish(root: Path, folder: Path, *, suite: str, profile: str, command: str) -> Manifest:
+    """Makes or replaces the published folder of one suite and profile; the same runs give the same bytes.
+
+    Args:
+        root: folder of run folders.
+        folder: the published folder.
+        suite: name of the suite.
+        profile: name of the profile.
+        command: what a reader types to make it again.
+
+    Raises:
+        UserError: no run of the suite and profile is finished.
+    """
+    found, problems = read_all(root)
+    found = [one for one in found if (one.run.identity.suite, one.run.identity.profile) == (suite, profile)]
+    if not any(one.run.status == "done" for one in found):
+        raise UserError(
+            f"{root} holds no finished run of suite {suite} with profile {profile}; make some: "
+            f"wpt-bench run {suite} --profile {profile}."
+        )
+    gaps = [_unreadable(root, problem) for problem in problems]
+    manifest = archive.write(folder, found, suite=suite, profile=profile, command=command, left_out=gaps)
+    return archive.add_figures(folder, manifest, encode(recompute(folder, suite, profile)))
+
+
+def recompute(folder: Path, suite: str, profile: str) -> dict[str, Any]:
+    """Every figure, from the episodes of a published folder alone; raises UserError if it has no usable run."""
+    return figures(compare_runs(folder, suite=suite, profile=profile))
+
+
+def encode(values: dict[str, Any]) -> bytes:
+    """Figures as ``figures.json`` holds them."""
+    return (json.dumps(values, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _unreadable(root: Path, problem: str) -> LeftOut:
+    """A record that could not be read, by the folder that its sentence begins with; of which suite, nobody can say."""
+    why = problem.replace(f"{root}/", "")
+    (folder,) = re.findall(r"^[^/ ]+", why)
+    return LeftOut(folder, "unreadable", why)
