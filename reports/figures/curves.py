@@ -1,26 +1,36 @@
-"""Sample-efficiency curves: over all tasks (IQM and interval) and for each task (mean and seeds)."""
+"""Sample-efficiency curves: over all tasks, by embodiment and by task; performance profiles; the guidance schedule."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Sequence
 
 from matplotlib.axes import Axes
 
 from wpt_bench.analysis.compare import Comparison
 from wpt_bench.analysis.published import published_inside, published_scores
 from wpt_bench.analysis.scores import RunTable
-from wpt_bench.reports.figures.drawing import Drawing, Sketch, draw, score_axis, steps_axis
+from wpt_bench.reports.figures.drawing import Drawing, Sketch, draw, score_axis, small_multiples, steps_axis
 from wpt_bench.reports.style import PUBLISHED, PUBLISHED_MARKERS
 
+BANDS = "bands are 95% intervals corrected for few seeds"
 
-def aggregate_curves(comparison: Comparison) -> Drawing:
+
+def aggregate_curves(comparison: Comparison, methods: Collection[str], name: str) -> Drawing:
     """IQM over tasks and seeds against environment steps, a band for its 95% interval, one line per method.
 
     Methods without online steps are dashed lines at their score. Incomplete methods are not drawn.
+
+    Args:
+        comparison: whose rows.
+        methods: those to draw.
+        name: last part of the file's name.
     """
     table = comparison.table
+    rows = [row for row in comparison.rows if row.name in methods]
 
     def make(sketch: Sketch) -> None:
         axes = sketch.figure.add_subplot()
-        for row in comparison.rows:
+        for row in rows:
             if row.curve is not None:
                 sketch.curve(axes, row.name, row.curve.env_steps, row.curve.value, row.curve.low, row.curve.high)
             elif row.iqm is not None:
@@ -30,13 +40,55 @@ def aggregate_curves(comparison: Comparison) -> Drawing:
         score_axis(axes, "IQM score")
         sketch.legend(axes)
 
-    left_out = [row.name for row in comparison.rows if row.incomplete]
+    left_out = [row.name for row in rows if row.incomplete]
     caption = (
-        f"Interquartile mean of the score over {len(table.tasks)} tasks and all seeds at each evaluation; bands are "
-        f"95% intervals ({comparison.curve_resamples:,} resamples), where there is more than one seed."
+        f"Interquartile mean of the score over {len(table.tasks)} tasks and all seeds at each evaluation; {BANDS} "
+        f"({comparison.curve_resamples:,} resamples), where there is more than one seed."
         + (f" Not drawn, because runs are missing: {', '.join(left_out)}." if left_out else "")
     )
-    return draw(f"curves-{table.observation}-all", caption, (5.0, 2.8), make)
+    return draw(f"curves-{table.observation}-{name}", caption, (5.0, 2.8), make)
+
+
+def embodiment_curves(comparison: Comparison, methods: Collection[str]) -> Drawing:
+    """IQM over the tasks of each embodiment against environment steps, one pair of axes for each."""
+    table = comparison.table
+
+    def make(sketch: Sketch) -> None:
+        everywhere = small_multiples(sketch, list(comparison.embodiments), 3)
+        for axes, (name, parts) in zip(everywhere, comparison.embodiments.items(), strict=True):
+            for part in parts:
+                if part.method not in methods:
+                    continue
+                if part.curve is None:
+                    label = f"{part.method} (0 online steps)"
+                    sketch.level(axes, part.method, (0, table.budget), part.iqm.value, label)
+                else:
+                    curve = part.curve
+                    sketch.curve(axes, part.method, curve.env_steps, curve.value, curve.low, curve.high)
+            tasks = len(table.embodiments[name])
+            axes.set_title(f"{name} ({tasks} task{'s' if tasks > 1 else ''})")
+            steps_axis(axes, table.budget)
+            score_axis(axes, "IQM score")
+        sketch.legend(*everywhere)
+
+    caption = f"Interquartile mean over the tasks of each embodiment and all seeds at each evaluation; {BANDS}."
+    return draw(f"curves-{table.observation}-embodiments", caption, _multiples(len(comparison.embodiments)), make)
+
+
+def adaptation_curves(comparison: Comparison, embodiment: str, methods: Collection[str]) -> Drawing:
+    """Every task of one embodiment side by side: mean of the seeds, and each seed."""
+    table, tasks = comparison.table, comparison.table.embodiments[embodiment]
+
+    def make(sketch: Sketch) -> None:
+        everywhere = small_multiples(sketch, tasks, 3)
+        for axes, task in zip(everywhere, tasks, strict=True):
+            _task_lines(sketch, axes, comparison, task, methods)
+            steps_axis(axes, table.budget)
+            score_axis(axes, "score")
+        sketch.legend(*everywhere)
+
+    caption = f"Tasks of {embodiment}: mean score at each evaluation (thick) and every seed (thin)."
+    return draw(f"adaptation-{table.observation}-{embodiment}", caption, _multiples(len(tasks)), make)
 
 
 def task_curves(comparison: Comparison, task: str) -> Drawing:
@@ -49,8 +101,8 @@ def task_curves(comparison: Comparison, task: str) -> Drawing:
     def make(sketch: Sketch) -> None:
         axes = sketch.figure.add_subplot()
         axes.set_title(task)
-        task_lines(sketch, axes, comparison, task)
-        published_lines(axes, table, task)
+        _task_lines(sketch, axes, comparison, task, table.methods)
+        _published_lines(axes, table, task)
         steps_axis(axes, table.budget)
         score_axis(axes, "score")
         sketch.legend(axes)
@@ -61,13 +113,59 @@ def task_curves(comparison: Comparison, task: str) -> Drawing:
     return draw(f"curves-{table.observation}-{task}", caption, (4.0, 2.5), make)
 
 
-def task_lines(sketch: Sketch, axes: Axes, comparison: Comparison, task: str) -> None:
-    """Every method's mean score on one task, thick, and its seeds, thin."""
+def performance_profiles(comparison: Comparison) -> Drawing:
+    """Share of runs above each score, one line per method."""
+    table = comparison.table
+
+    def make(sketch: Sketch) -> None:
+        axes = sketch.figure.add_subplot()
+        for row in comparison.rows:
+            if row.profile is not None:
+                its = row.profile
+                sketch.curve(axes, row.name, its.env_steps, its.value, its.low, its.high, marker="")
+        axes.set(xlabel="score", ylabel="share of runs above it", xlim=(0, 1), ylim=(0, 1.02))
+        axes.set_title("Performance profiles")
+        sketch.legend(axes)
+
+    caption = f"Share of runs, over all tasks and seeds, that score above each level at the budget; {BANDS}."
+    return draw(f"profiles-{table.observation}", caption, (5.0, 2.8), make)
+
+
+def guidance_schedule(comparison: Comparison) -> Drawing:
+    """Share of agent steps that the cloned prior chose, by training episode, one line per method."""
+    table = comparison.table
+
+    def make(sketch: Sketch) -> None:
+        axes = sketch.figure.add_subplot()
+        for method, own in table.guided.groupby("method"):
+            mean = own.groupby("env_step")["guided"].mean()
+            sketch.curve(axes, str(method), mean.index, mean, marker="")
+        axes.set_title("Execution guidance")
+        steps_axis(axes, table.budget)
+        axes.set(ylabel="share of steps guided", ylim=(0, 1.02))
+        sketch.legend(axes)
+
+    caption = (
+        "Share of the agent steps of a training episode that the cloned prior chose, mean over tasks and seeds. "
+        "In the warm-up it drives whole episodes."
+    )
+    return draw(f"guidance-{table.observation}", caption, (5.0, 2.3), make)
+
+
+def _multiples(count: int) -> tuple[float, float]:
+    """Size of so many small axes, three to a row."""
+    return (2.3 * min(count, 3) + (1.4 if count == 1 else 0.4), 2.1 * -(-count // 3))
+
+
+def _task_lines(
+    sketch: Sketch, axes: Axes, comparison: Comparison, task: str, methods: Collection[str] | Sequence[str]
+) -> None:
+    """Mean scores on one task, thick, and their seeds, thin."""
     table = comparison.table
     curves = table.curves[table.curves["task"] == task]
     for row in comparison.rows:
         own = curves[curves["method"] == row.name]
-        if own.empty:
+        if own.empty or row.name not in methods:
             continue
         if not row.online:
             score = float(own.groupby("seed")["score"].last().mean())
@@ -79,7 +177,7 @@ def task_lines(sketch: Sketch, axes: Axes, comparison: Comparison, task: str) ->
         sketch.curve(axes, row.name, mean.index, mean)
 
 
-def published_lines(axes: Axes, table: RunTable, task: str) -> None:
+def _published_lines(axes: Axes, table: RunTable, task: str) -> None:
     """One dotted line per method and source, whose marker is the same in every figure."""
     series = sorted(set(zip(published_scores()["method"], published_scores()["origin"], strict=True)))
     points = published_inside(table)

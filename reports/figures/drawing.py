@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from wpt_bench.analysis.aggregate import Estimate
 from wpt_bench.records import write_atomic
 from wpt_bench.reports.style import FAINT, INK, look, settings
 
@@ -118,14 +119,17 @@ class Sketch:
         (line,) = axes.plot(x, y, linestyle=its.line, color=its.colour, linewidth=0.8, alpha=0.45)
         tag(line, method)
 
-    def interval(
-        self, axes: Axes, method: str, x: float, low: float | None, high: float | None, row: float, height: float = 0.55
-    ) -> None:
-        """A method's figure at height ``row``, and a bar for its interval."""
+    def interval(self, axes: Axes, method: str, estimate: Estimate, row: float) -> None:
+        """A figure at height ``row``: a bar for rliable's interval, a thin line for the corrected one."""
         its = look(method)
-        if low is not None and high is not None:
-            tag(axes.barh(row, high - low, left=low, height=height, color=its.colour, alpha=0.35)[0], method)
-        (point,) = axes.plot([x], [row], marker=its.marker, color=its.colour, linestyle="none")
+        if estimate.low is not None and estimate.high is not None:
+            tag(axes.barh(row, estimate.high - estimate.low, left=estimate.low, height=0.5, color=its.colour, alpha=0.4)[0], method)
+        if estimate.corrected_low is not None and estimate.corrected_high is not None:
+            (line,) = axes.plot(
+                [estimate.corrected_low, estimate.corrected_high], [row, row], color=its.colour, linewidth=1.0
+            )
+            tag(line, method)
+        (point,) = axes.plot([estimate.value], [row], marker=its.marker, color=its.colour, linestyle="none")
         tag(point, method)
 
     def hover(
@@ -216,11 +220,13 @@ def steps_axis(axes: Axes, budget: int) -> None:
 
 
 def score_axis(axes: Axes, label: str) -> None:
-    """A y-axis of scores that shows 0."""
+    """A y-axis of scores that shows 0 and every line; wide bands are cut off rather than flatten the lines."""
     axes.set_ylabel(label)
-    axes.margins(y=0.06)
-    low, high = axes.get_ylim()
-    axes.set_ylim(min(low, 0.0), max(high, 0.05))
+    drawn = [np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.get_lines()]
+    values = np.concatenate(drawn) if drawn else np.zeros(1)
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.05)
+    room = 0.15 * (high - low)
+    axes.set_ylim(low - (room if low < 0 else 0), high + room)
 
 
 def small_multiples(sketch: Sketch, titles: Sequence[str], columns: int) -> list[Axes]:

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from rliable import library, metrics
+from rliable import metrics
 
-from wpt_bench.analysis.aggregate import METRICS, Estimate, aggregate, curve_band, iqm, separated
+from wpt_bench.analysis.aggregate import METRICS, Estimate, aggregate, curve_band
+from wpt_bench.analysis.bootstrap import iqm
 
 SCORES = np.array([[0.1, 0.9], [0.2, 0.5], [0.3, 0.7], [0.4, 1.5]])
 
@@ -29,15 +30,6 @@ def test_median_is_over_tasks_of_their_means():
 def test_two_seeds_two_tasks_iqm_is_the_mean_of_the_middle_two():
     found = aggregate(np.array([[0.1, 0.8], [0.3, 0.4]]), ["iqm"], resamples=10)
     assert found["iqm"].value == pytest.approx(0.35)
-
-
-def test_intervals_are_rliables_with_the_generator_seeded():
-    np.random.seed(5)
-    points, intervals = library.get_interval_estimates(
-        {"m": SCORES}, lambda scores: np.array([metrics.aggregate_iqm(scores)]), reps=500
-    )
-    found = aggregate(SCORES, ["iqm"], resamples=500, seed=5)["iqm"]
-    assert [found.value, found.low, found.high] == pytest.approx([points["m"][0], *intervals["m"][:, 0]], abs=1e-12)
 
 
 @given(arrays(np.float64, st.tuples(st.integers(1, 7), st.integers(1, 9)), elements=st.floats(-2, 2)))
@@ -102,12 +94,3 @@ def test_interval_lies_within_the_range_of_what_can_be_drawn(rows, name):
 def test_equal_seeds_give_a_width_of_zero():
     found = aggregate(np.full((4, 3), 0.25), ["iqm"], resamples=100)["iqm"]
     assert (found.value, found.low, found.high) == (0.25, 0.25, 0.25)
-
-
-def test_separated_means_no_overlap():
-    low, high = Estimate(0.2, 0.1, 0.3), Estimate(0.5, 0.4, 0.6)
-    touching = Estimate(0.4, 0.3, 0.5)
-    assert separated(low, high) and separated(high, low)
-    assert not separated(low, touching) and not separated(touching, low)
-    assert not separated(low, low)
-    assert not separated(Estimate(0.9, None, None), low)

@@ -121,5 +121,3 @@ def check(scores: NDArray[np.float64]) -> None:
     """Raises ValueError unless all scores are finite and there is at least one."""
     if scores.size == 0 or not np.isfinite(scores).all():
         raise ValueError("scores must be finite, and at least one")
-
-

@@ -1,8 +1,8 @@
-"""The comparison of methods: one row each, and the sentences that may be said about them."""
+"""The comparison of methods: one row each, overall and by embodiment, the effects of WPT's parts, and what follows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +10,20 @@ import numpy as np
 
 from wpt_bench.analysis.aggregate import (
     CURVE_RESAMPLES,
-    NOT_SEPARATED,
-    ONE_SEED,
+    METRICS,
     TABLE_RESAMPLES,
-    Band,
-    Estimate,
     aggregate,
     curve_band,
-    separated,
+    difference,
+    performance_profile,
+    probability_of_improvement,
 )
+from wpt_bench.analysis.bootstrap import Scores
+from wpt_bench.analysis.factorial import Factorial, factorial
+from wpt_bench.analysis.findings import headline, sentences
 from wpt_bench.analysis.properties import Properties, measured
-from wpt_bench.analysis.published import held_against_published
+from wpt_bench.analysis.reach import reach, reach_final
+from wpt_bench.analysis.rows import Cost, MethodSummary, Part
 from wpt_bench.analysis.scores import (
     SCRATCH,
     IncompleteError,
@@ -32,65 +35,36 @@ from wpt_bench.analysis.scores import (
 )
 from wpt_bench.records import Identity
 
-FEW_SEEDS = 10
-"""Below this many seeds percentile bootstrap intervals are known to be too narrow, and the page says so."""
-
-
-@dataclass(frozen=True)
-class MethodSummary:
-    """One row of the methods' table.
-
-    Attributes:
-        name, family, data_access, tuning, online: as recorded (empty, None where no run counts).
-        tuning_evaluations: evaluations of online performance that were spent on choosing its hyperparameters here;
-            None where no run counts.
-        seeds: how many are expected.
-        done, expected: runs that count, and runs that an aggregate needs: every task with every seed of the method.
-        estimates: by name of the metric; empty while the method is incomplete.
-        auc: IQM of the area under the curve; None while incomplete, and for methods without online steps.
-        curve: IQM along the curve; None as for ``auc``.
-        wall_clock: mean seconds per run that counts, None without any.
-        updates: mean gradient updates per run that counts, None without any.
-        stages: ids of the pre-trainings its runs start from.
-        incomplete: why it has no aggregate, else None.
-    """
-
-    name: str
-    family: str
-    data_access: str
-    tuning: str
-    tuning_evaluations: int | None
-    online: bool
-    seeds: int
-    done: int
-    expected: int
-    estimates: Mapping[str, Estimate]
-    auc: Estimate | None
-    curve: Band | None
-    wall_clock: float | None
-    updates: float | None
-    stages: tuple[str, ...]
-    incomplete: str | None
-
-    @property
-    def iqm(self) -> Estimate | None:
-        """Interquartile mean of the scores at the budget, None while incomplete."""
-        return self.estimates.get("iqm")
+LEVELS = (0.25, 0.5, 0.75)
+"""Scores that the cost of reaching them is given for, beside the final one of learning from scratch."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What a table of runs says: rows in falling order of IQM (incomplete ones last), and sentences.
 
-    ``untrained`` holds per task the score at step 0 of the methods without data; ``properties`` is Table 1 as these
-    runs measure it.
+    Attributes:
+        table: the runs.
+        rows: one per method.
+        headline: one sentence: does WPT save online experience?
+        sentences: what may be said of the methods.
+        untrained: per task the score at step 0 of the methods without data.
+        properties: Table 1 as these runs measure it.
+        embodiments, tasks: by name, the complete methods on the tasks of one embodiment, and on one task.
+        ablation, auc_ablation: effects of WPT's parts on the IQM of score and area.
+        resamples, curve_resamples: of the bootstrap.
     """
 
     table: RunTable
     rows: tuple[MethodSummary, ...]
+    headline: str
     sentences: tuple[str, ...]
     untrained: Mapping[str, float]
     properties: Properties
+    embodiments: Mapping[str, tuple[Part, ...]]
+    tasks: Mapping[str, tuple[Part, ...]]
+    ablation: Factorial
+    auc_ablation: Factorial
     resamples: int
     curve_resamples: int
 
@@ -101,7 +75,7 @@ def compare_runs(
     """The comparisons of all runs below ``root`` of one suite and profile: one per observation kind.
 
     Args:
-        root: folder of run folders.
+        root: folder of run folders, or a published folder.
         suite: name of the suite.
         profile: name of the profile.
         expected: identities of the runs that belong to the tables (a grid); see ``scores.load_runs``.
@@ -114,84 +88,118 @@ def compare_runs(
 
 def compare(table: RunTable, *, resamples: int = TABLE_RESAMPLES, curve_resamples: int = CURVE_RESAMPLES) -> Comparison:
     """Summarises every method of ``table``; one with a missing run gets no aggregate and says so."""
-    rows = [_summarise(table, method, resamples, curve_resamples) for method in table.methods]
+    effort = _Effort(table, resamples, curve_resamples)
+    rows = [effort.summarise(method) for method in table.methods]
     rows.sort(key=lambda row: (row.iqm is None, -row.iqm.value if row.iqm else 0.0, row.name))
+    ordered = [row.name for row in rows if row.iqm is not None]
     return Comparison(
         table=table,
         rows=tuple(rows),
-        sentences=tuple(_sentences(table, rows)),
+        headline=headline(table, rows),
+        sentences=tuple(sentences(table, rows)),
         untrained=untrained(table),
-        properties=measured(table, resamples=resamples),
+        properties=measured(table),
+        embodiments={name: effort.parts(ordered, tasks) for name, tasks in table.embodiments.items()},
+        tasks={task: effort.parts(ordered, [task]) for task in table.tasks},
+        ablation=effort.ablation(ordered, "score"),
+        auc_ablation=effort.ablation([row.name for row in rows if row.auc is not None], "auc"),
         resamples=resamples,
         curve_resamples=curve_resamples,
     )
 
 
-def _summarise(table: RunTable, method: str, resamples: int, curve_resamples: int) -> MethodSummary:
-    runs = table.runs[table.runs["method"] == method]
-    first = runs.iloc[0] if len(runs) else None
-    online = first is None or bool(first["online"])
-    estimates: dict[str, Estimate] = {}
-    auc, curve, incomplete = None, None, None
-    try:
-        estimates = aggregate(score_matrix(table, method), resamples=resamples)
-        if online:
-            auc = aggregate(score_matrix(table, method, "auc"), ["iqm"], resamples=resamples)["iqm"]
-            curve = curve_band(*curve_array(table, method), resamples=curve_resamples)
-    except IncompleteError as error:
-        incomplete = str(error)
-    return MethodSummary(
-        name=method,
-        family="" if first is None else str(first["family"]),
-        data_access="" if first is None else str(first["data_access"]),
-        tuning="" if first is None else str(first["tuning"]),
-        tuning_evaluations=None if first is None else int(first["tuning_evaluations"]),
-        online=online,
-        seeds=len(table.seeds(method)),
-        done=len(runs),
-        expected=len(table.seeds(method)) * len(table.tasks),
-        estimates=estimates,
-        auc=auc,
-        curve=curve,
-        wall_clock=float(np.mean(runs["wall_clock"])) if len(runs) else None,
-        updates=float(np.mean(runs["updates"])) if len(runs) else None,
-        stages=tuple(sorted(set(runs["stage"].dropna()))),
-        incomplete=incomplete,
-    )
+@dataclass(frozen=True)
+class _Effort:
+    """A table, and how many resamples its figures get."""
 
+    table: RunTable
+    resamples: int
+    curve_resamples: int
 
-def _sentences(table: RunTable, rows: list[MethodSummary]) -> list[str]:
-    said = []
-    scratch = next((row for row in rows if row.name == SCRATCH), None)
-    complete = [row for row in rows if row.iqm is not None]
-    if scratch is None or scratch.iqm is None:
-        if complete:
-            best = complete[0]
-            said.append(f"{best.name} has the highest IQM, {best.iqm}.")
-        why = "is not among the methods" if scratch is None else "is incomplete"
-        said.append(f"{SCRATCH} {why}, so nothing is held against learning from scratch.")
-    else:
-        for row in complete:
-            if row is not scratch and row.iqm is not None:
-                said.append(_against(row, row.iqm, scratch.iqm))
-    said += held_against_published(table)
-    said += [row.incomplete for row in rows if row.incomplete]
-    seeds = sorted({row.seeds for row in complete})
-    if seeds and seeds[0] == 1:
-        said.append("With one seed there is no interval, and no difference can be told from chance.")
-    elif seeds and seeds[0] < FEW_SEEDS:
-        said.append(
-            f"Intervals from {seeds[0]} seeds are too narrow (a bootstrap of few seeds covers less than it says), so "
-            "read a separation as a hint."
+    def summarise(self, method: str) -> MethodSummary:
+        table, runs = self.table, self.table.runs[self.table.runs["method"] == method]
+        first = runs.iloc[0] if len(runs) else None
+        online = first is None or bool(first["online"])
+        matrix, why = self._matrix(method, "score")
+        scratch = self._matrix(SCRATCH, "score")[0] if method != SCRATCH else None
+        areas = self._matrix(method, "auc")[0] if matrix is not None and online else None
+        scratch_areas = self._matrix(SCRATCH, "auc")[0] if areas is not None and scratch is not None else None
+        both = matrix is not None and scratch is not None
+        return MethodSummary(
+            name=method,
+            family="" if first is None else str(first["family"]),
+            data_access="" if first is None else str(first["data_access"]),
+            tuning="" if first is None else str(first["tuning"]),
+            tuning_evaluations=None if first is None else int(first["tuning_evaluations"]),
+            online=online,
+            seeds=len(table.seeds(method)),
+            done=len(runs),
+            expected=len(table.seeds(method)) * len(table.tasks),
+            estimates={} if matrix is None else aggregate(matrix, tuple(METRICS), resamples=self.resamples),
+            auc=None if areas is None else aggregate(areas, ["iqm"], resamples=self.resamples)["iqm"],
+            curve=None if areas is None else curve_band(*curve_array(table, method), resamples=self.curve_resamples),
+            profile=None if matrix is None else performance_profile(matrix, resamples=self.curve_resamples),
+            against=difference(matrix, scratch, resamples=self.resamples) if both else None,
+            auc_against=None
+            if areas is None or scratch_areas is None
+            else difference(areas, scratch_areas, resamples=self.resamples),
+            improvement=probability_of_improvement(matrix, scratch, resamples=self.curve_resamples) if both else None,
+            scratch_cost=None if areas is None or scratch is None else self._cost(method, scratch),
+            costs=() if areas is None else tuple(self._cost(method, level) for level in LEVELS),
+            wall_clock=_over(runs["wall_clock"], np.mean),
+            updates=_over(runs["updates"], np.mean),
+            peak_memory=None if first is None else int(runs["peak_memory"].max()),
+            retrieval_precision=_over(runs["retrieval_precision"].dropna(), np.mean),
+            stages=tuple(sorted(set(runs["stage"].dropna()))),
+            incomplete=why,
         )
-    return said
+
+    def parts(self, methods: Sequence[str], tasks: Sequence[str]) -> tuple[Part, ...]:
+        """Complete methods on some of the tasks."""
+        table = self.table
+        scratch = score_matrix(table, SCRATCH, tasks=tasks) if SCRATCH in methods else None
+        found = []
+        for method in methods:
+            iqm = aggregate(score_matrix(table, method, tasks=tasks), ["iqm"], resamples=self.curve_resamples)["iqm"]
+            curve = reached = None
+            if bool(table.runs[table.runs["method"] == method]["online"].iloc[0]):
+                steps, scores = curve_array(table, method, tasks=tasks)
+                curve = curve_band(steps, scores, resamples=self.curve_resamples)
+                if scratch is not None and method != SCRATCH:
+                    reached = reach_final(steps, scores, scratch, resamples=self.curve_resamples)
+            found.append(Part(method, iqm, curve, reached))
+        return tuple(found)
+
+    def ablation(self, methods: Sequence[str], column: str) -> Factorial:
+        matrices = {method: score_matrix(self.table, method, column) for method in methods}
+        return factorial(matrices, resamples=self.resamples)
+
+    def _matrix(self, method: str, column: str) -> tuple[Scores | None, str | None]:
+        """A method's matrix, or why it has none."""
+        if method not in self.table.methods:
+            return None, None
+        try:
+            return score_matrix(self.table, method, column), None
+        except IncompleteError as error:
+            return None, str(error)
+
+    def _cost(self, method: str, level: float | Scores) -> Cost:
+        """Of reaching a level, or another method's final scores."""
+        steps, scores = curve_array(self.table, method)
+        if isinstance(level, float):
+            found = reach(steps, scores, level, resamples=self.curve_resamples)
+        else:
+            found = reach_final(steps, scores, level, resamples=self.curve_resamples)
+        if found.env_steps is None:
+            return Cost(found, None, None)
+        spent = [
+            float(np.interp(found.env_steps, steps, curve_array(self.table, method, column)[1].mean(axis=(0, 1))))
+            for column in ("updates", "wall_clock")
+        ]
+        return Cost(found, *spent)
 
 
-def _against(row: MethodSummary, iqm: Estimate, scratch: Estimate) -> str:
-    steps = "" if row.online else " with 0 online steps"
-    figures = f"{row.name} reaches IQM {iqm}{steps}, {SCRATCH} {scratch}"
-    if separated(iqm, scratch):
-        return f"{figures}: separated, {row.name} is {'higher' if iqm.value > scratch.value else 'lower'}."
-    if iqm.low is None or scratch.low is None:
-        return f"{figures}: {NOT_SEPARATED} ({ONE_SEED})."
-    return f"{figures}: {NOT_SEPARATED}."
+def _over(values: Iterable[float], function: Callable[[Sequence[float]], float]) -> float | None:
+    """A statistic of some values, None of none."""
+    found = list(values)
+    return float(function(found)) if found else None

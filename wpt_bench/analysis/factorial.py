@@ -90,9 +90,7 @@ def factorial(
         value = float(sum(weight * values[method] for method, weight in weights.items()))
         if not all(method in draws for method in weights):
             return Effect(label, Estimate(value), tuple(weights))
-        sums = [
-            np.sum([weight * of[method] for method, weight in weights.items()], axis=0) for of in (draws, honest)
-        ]
+        sums = [np.sum([weight * of[method] for method, weight in weights.items()], axis=0) for of in (draws, honest)]
         return Effect(label, estimate(value, *sums), tuple(weights))
 
     missing = tuple(method for method in ARMS if method not in values)
@@ -113,7 +111,9 @@ def factorial(
 
 def _contrast(parts: tuple[int, ...]) -> dict[str, float]:
     """Weights of the arms: +1/4 where an even number of the parts is off, else -1/4."""
-    return {method: float(np.prod([1 if switches[part] else -1 for part in parts])) / 4 for method, switches in ARMS.items()}
+    return {
+        method: float(np.prod([1 if switches[part] else -1 for part in parts])) / 4 for method, switches in ARMS.items()
+    }
 
 
 def _pairs() -> list[tuple[str, str, str]]:

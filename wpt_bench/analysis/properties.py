@@ -1,9 +1,9 @@
 """Table 1: what each family of methods can do, once as its code declares it and once as runs measure it.
 
-Declared cells follow from the grants that methods ask for. A measured cell is a tick only if the 95% interval of the
-effect that stands for the property excludes zero. The effects are fixed here, before any result, and printed below the
-table (``EFFECTS``). A family's methods are pooled: every method on every task is a stratum, all strata weigh the same,
-and the bootstrap draws seeds within each.
+Declared cells follow from the grants that methods ask for. A measured cell is a tick only if the corrected 95%
+interval of the effect that stands for the property lies above zero. The effects are fixed here, before any result, and
+printed below the table (``EFFECTS``). A family's methods are pooled: every method on every task is a stratum, all
+strata weigh the same, and the bootstrap draws seeds within each.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wpt_bench.analysis.aggregate import CONFIDENCE, ONE_SEED, TABLE_RESAMPLES, Estimate
+from wpt_bench.analysis.aggregate import ONE_SEED, Estimate, estimate
+from wpt_bench.analysis.bootstrap import stretched
 from wpt_bench.analysis.scores import SCRATCH, UNGRANTED, RunTable
 
 FAMILIES = (
@@ -62,11 +63,13 @@ EFFECTS = {
 """What is measured for each property."""
 
 POOLING = (
-    "A tick: the 95% interval of the effect lies above zero; a cross: it was measured and does not. A family's methods "
-    "are pooled: each method on each task is a stratum of the bootstrap, all strata weigh the same. Only methods with "
-    "every expected run and two or more seeds count."
+    "A tick: the corrected 95% interval of the effect lies above zero; a cross: it was measured and does not. A "
+    "family's methods are pooled: each method on each task is a stratum of the bootstrap, all strata weigh the same. "
+    "Only methods with every expected run and two or more seeds count."
 )
 """How a family of several methods gets one cell."""
+
+EFFECT_RESAMPLES = 10_000
 
 Verdict = Literal["yes", "no", "some", "not measured", "not applicable"]
 
@@ -127,7 +130,7 @@ def declared(methods: Iterable[Declaration]) -> Properties:
     )
 
 
-def measured(table: RunTable, *, resamples: int = TABLE_RESAMPLES, seed: int = 0) -> Properties:
+def measured(table: RunTable, *, resamples: int = EFFECT_RESAMPLES, seed: int = 0) -> Properties:
     """Table 1 as the runs of ``table`` measure it; the same runs and seed give the same table."""
     families = dict(zip(table.runs["method"], table.runs["family"], strict=True))
 
@@ -224,10 +227,10 @@ def _drawn(values: NDArray[np.float64], resamples: int, rng: np.random.Generator
     return values[rng.integers(len(values), size=(resamples, len(values)))]
 
 
-def _estimate(value: float, draws: NDArray[np.float64]) -> Estimate:
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(draws, [tail, 100 - tail])
-    return Estimate(float(value), float(low), float(high))
+def _estimate(value: float, draws: NDArray[np.float64], strata: Sequence[NDArray[np.float64]]) -> Estimate:
+    """An estimate of a figure of ``strata``; the stratum with fewest seeds says how much its interval is corrected."""
+    seeds = min(len(values) for values in strata)
+    return estimate(value, draws, stretched(value, draws, seeds, len(strata)))
 
 
 def _measured(table: RunTable, name: str, family: str, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:
@@ -243,7 +246,7 @@ def _measured(table: RunTable, name: str, family: str, own: Sequence[str], boots
 
 
 def _verdict(effect: Estimate) -> Verdict:
-    return "yes" if effect.low is not None and effect.low > 0 else "no"
+    return "yes" if effect.excludes_zero and effect.value > 0 else "no"
 
 
 def _reward_free(table: RunTable, family: str, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:
@@ -254,7 +257,9 @@ def _reward_free(table: RunTable, family: str, own: Sequence[str], bootstrap: _B
     scores, level = _strata(table, chosen, "score"), _untrained_starts(table)
     # Every method has every task, so the mean level over tasks is that over strata; its runs are drawn as well.
     effect = _estimate(
-        _mean_of_means(scores) - _mean_of_means(level), bootstrap.means(scores) - bootstrap.means(level, stream=1)
+        _mean_of_means(scores) - _mean_of_means(level),
+        bootstrap.means(scores) - bootstrap.means(level, stream=1),
+        scores,
     )
     return Cell(_verdict(effect), effect, methods=chosen)
 
@@ -266,7 +271,7 @@ def _improvement(table: RunTable, family: str, own: Sequence[str], bootstrap: _B
     chosen = _complete(table, online)
     scores, starts = _strata(table, chosen, "score"), _strata(table, chosen, "start")
     gains = [score - start for score, start in zip(scores, starts, strict=True)]
-    effect = _estimate(_mean_of_means(gains), bootstrap.means(gains))
+    effect = _estimate(_mean_of_means(gains), bootstrap.means(gains), gains)
     return Cell(_verdict(effect), effect, methods=chosen)
 
 
@@ -281,7 +286,9 @@ def _stability(table: RunTable, family: str, own: Sequence[str], bootstrap: _Boo
     except _NotMeasured as error:
         return Cell("not measured", None, figures, chosen, f"nothing to hold it against: {error}")
     effect = _estimate(
-        _mean_spread(scratch) - figures["spread"], bootstrap.spreads(scratch, stream=1) - bootstrap.spreads(scores)
+        _mean_spread(scratch) - figures["spread"],
+        bootstrap.spreads(scratch, stream=1) - bootstrap.spreads(scores),
+        [*scratch, *scores],
     )
     return Cell(_verdict(effect), effect, figures, chosen)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wpt_bench.analysis.aggregate import CURVE_RESAMPLES
-from wpt_bench.analysis.bootstrap import check, counts, interval, iqm, iqm_draws, stretched
+from wpt_bench.analysis.bootstrap import CONFIDENCE, check, counts, iqm, iqm_draws, stretched
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ def steps_to_reach(
     first = there.argmax(axis=-1)[..., None]
     before = np.maximum(first - 1, 0)
     steps = np.asarray(env_steps, dtype=np.float64)
-    ends = (np.take_along_axis(scores, at, axis=-1) for at in (before, first))
-    low, high = ends
+    low, high = (np.take_along_axis(scores, at, axis=-1) for at in (before, first))
     rise = np.where(high > low, high - low, 1.0)
     share = np.where(first > before, (level - low) / rise, 0.0)
     found = steps[before] + share * (steps[first] - steps[before])
@@ -104,11 +103,10 @@ def _curves(scores: NDArray[np.float64], resamples: int, seed: int, stream: int)
 
 
 def _reach(level: float, value: NDArray[np.float64], draws: NDArray[np.float64]) -> Reach:
-    reached = np.isfinite(draws)
-    # Percentiles lie between draws; where one of them is infinite, so is what lies between.
-    low, high = interval(np.where(reached, draws, np.finfo(np.float64).max / 4))
-    bounds = (_finite(bound if bound <= draws[reached].max(initial=0.0) else math.inf) for bound in (low, high))
-    return Reach(level, _finite(value), *bounds, float(reached.mean()))
+    # Percentiles that are draws themselves: between a finite one and an infinite one nothing can be interpolated.
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
+    return Reach(level, _finite(value), _finite(low), _finite(high), float(np.isfinite(draws).mean()))
 
 
 def _finite(value: NDArray[np.float64] | float) -> float | None:

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from wpt_bench import records
 from wpt_bench.analysis import archive
+from wpt_bench.analysis.evaluations import Evaluation, area_under_curve, evaluations, guided_shares
 from wpt_bench.protocol import UserError
-from wpt_bench.records import Episode, Identity, Recorded, Run
+from wpt_bench.records import Identity, Recorded, Run
 
 Cell = tuple[str, str, int]
 """Method, task and seed: one run of a grid."""
@@ -58,10 +59,14 @@ class RunTable:
         budget: environment steps of every run.
         cells: every expected run, in a fixed order, whether it is finished or not.
         runs: one row per run that counts: ``id method method_version task seed embodiment family data_access tuning
-            tuning_evaluations online score start auc wall_clock updates env_steps peak_memory stage evaluations
-            episodes``. ``score`` is the mean of the last evaluation, ``start`` of the one at step 0, ``auc`` the area
-            under the curve divided by the budget (NaN for methods without online steps).
-        curves: one row per run and evaluation: ``id method task seed env_step score``.
+            tuning_evaluations online score start auc wall_clock updates env_steps peak_memory stage
+            retrieval_precision evaluations episodes``. ``score`` is the mean of the last evaluation, ``start`` of the
+            one at step 0, ``auc`` the area under the curve divided by the budget (NaN for methods without online
+            steps).
+        curves: one row per run and evaluation: ``id method task seed env_step score updates wall_clock``, the last two
+            spent until then.
+        guided: one row per training episode of runs in which a cloned prior acted: ``id method task seed env_step
+            guided``, the last the share of agent steps it chose.
         records: the record behind each row of ``runs``, by run id.
         missing: expected runs that are pending, running, failed, or without a usable record.
         stale: runs of the suite and profile that are not comparable with, or not part of, this table.
@@ -75,6 +80,7 @@ class RunTable:
     cells: tuple[Cell, ...]
     runs: pd.DataFrame
     curves: pd.DataFrame
+    guided: pd.DataFrame
     records: dict[str, Run] = field(repr=False)
     missing: tuple[Absent, ...]
     stale: tuple[Absent, ...]
@@ -89,6 +95,12 @@ class RunTable:
     def tasks(self) -> list[str]:
         """Names of the tasks, sorted."""
         return sorted({task for _, task, _ in self.cells})
+
+    @property
+    def embodiments(self) -> dict[str, list[str]]:
+        """Tasks by embodiment, as the finished runs record it; both sorted."""
+        pairs = sorted(set(zip(self.runs["embodiment"], self.runs["task"], strict=True)))
+        return {name: [task for its, task in pairs if its == name] for name in dict.fromkeys(name for name, _ in pairs)}
 
     def seeds(self, method: str) -> list[int]:
         """Seeds that ``method`` is expected to have, sorted."""
@@ -160,35 +172,51 @@ def load_tables(root: Path, *, suite: str, profile: str, expected: Iterable[Iden
     ]
 
 
-def score_matrix(table: RunTable, method: str, column: str = "score") -> NDArray[np.float64]:
-    """Scores of one method, float64 ``(seeds, tasks)``; rows are the method's seeds, columns ``table.tasks``.
+def score_matrix(
+    table: RunTable, method: str, column: str = "score", tasks: Sequence[str] | None = None
+) -> NDArray[np.float64]:
+    """Scores of one method, float64 ``(seeds, tasks)``; rows are the method's seeds, columns the tasks.
+
+    Args:
+        table: the runs.
+        method: whose.
+        column: of ``table.runs``.
+        tasks: some of ``table.tasks``; all without.
 
     Raises:
         IncompleteError: a cell has no finished run. Nothing is averaged over the gap.
     """
     rows = table.runs[table.runs["method"] == method]
     matrix = rows.pivot(index="seed", columns="task", values=column)
-    matrix = matrix.reindex(index=table.seeds(method), columns=table.tasks)
+    matrix = matrix.reindex(index=table.seeds(method), columns=table.tasks if tasks is None else tasks)
     _refuse_gaps(table, method, matrix)
     return matrix.to_numpy(dtype=np.float64)
 
 
-def curve_array(table: RunTable, method: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def curve_array(
+    table: RunTable, method: str, column: str = "score", tasks: Sequence[str] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Curves of one method: environment steps ``(points,)`` and scores float64 ``(seeds, tasks, points)``.
 
     The points are all environment steps at which any run of the method was evaluated; a run that was evaluated at
     other steps is interpolated linearly between its own.
 
+    Args:
+        table: the runs.
+        method: whose.
+        column: of ``table.curves``: ``score``, ``updates`` or ``wall_clock``.
+        tasks: some of ``table.tasks``; all without.
+
     Raises:
         IncompleteError: a cell has no finished run.
     """
-    rows = table.curves[table.curves["method"] == method]
+    tasks = table.tasks if tasks is None else tasks
+    score_matrix(table, method, tasks=tasks)
+    rows = table.curves[(table.curves["method"] == method) & table.curves["task"].isin(tasks)]
     steps = np.unique(rows["env_step"].to_numpy(dtype=np.int64))
-    present = table.runs[table.runs["method"] == method].pivot(index="seed", columns="task", values="score")
-    _refuse_gaps(table, method, present.reindex(index=table.seeds(method), columns=table.tasks))
     curves = dict(iter(rows.groupby(["seed", "task"])))
     values = [
-        [np.interp(steps, curves[seed, task]["env_step"], curves[seed, task]["score"]) for task in table.tasks]
+        [np.interp(steps, curves[seed, task]["env_step"], curves[seed, task][column]) for task in tasks]
         for seed in table.seeds(method)
     ]
     return steps, np.asarray(values, dtype=np.float64)
@@ -198,20 +226,6 @@ def untrained(table: RunTable) -> dict[str, float]:
     """Per task, the mean score at step 0 of the methods that were granted no data: the level of an untrained agent."""
     rows = table.runs[(table.runs["data_access"] == UNGRANTED) & table.runs["start"].notna()]
     return {str(task): float(group.mean()) for task, group in rows.groupby("task")["start"]}
-
-
-def area_under_curve(env_steps: Sequence[float], scores: Sequence[float], budget: float) -> float:
-    """Area below the curve by the trapezoid rule from step 0 to ``budget``, divided by ``budget``.
-
-    ``env_steps`` rise from 0 to the budget or beyond; the part beyond is cut off.
-    """
-    steps, values = np.asarray(env_steps, dtype=np.float64), np.asarray(scores, dtype=np.float64)
-    inside = steps < budget
-    steps, values = (
-        np.append(steps[inside], budget),
-        np.append(values[inside], np.interp(budget, steps, values)),
-    )
-    return float(np.trapezoid(values, steps) / budget)
 
 
 Found = list[Recorded]
@@ -371,6 +385,7 @@ def _tabulate(
     faults = list(problems)
     rows: list[dict[str, object]] = []
     points: list[dict[str, object]] = []
+    guided: list[dict[str, object]] = []
     usable: dict[str, Run] = {}
     recorded = {one.run.id for one in kept}
     for identity in identities:
@@ -379,26 +394,29 @@ def _tabulate(
                 Absent(run_id, identity.method, identity.task, identity.seed, "pending", "no usable record of it")
             )
     for one in kept:
-        run, folder = one.run, one.file.parent
+        run = one.run
         if run.status != "done":
             missing.append(_absent(run, run.error or "not finished"))
             continue
         try:
-            curve = _curve(run, folder, one.episodes())
+            episodes = one.episodes()
+            curve = evaluations(run, one.file, episodes)
         except (records.RecordError, OSError, UnicodeDecodeError) as error:
-            # `_curve` knows the folder alone; a published one keeps its episodes in another file.
-            text = str(error).replace(str(folder / "episodes.jsonl"), str(one.file))
-            faults.append(_naming(one.file, records.RecordError(text)))
+            faults.append(_naming(one.file, error))
             missing.append(_absent(run, "its episodes cannot be used; see the problems"))
             continue
         usable[run.id] = run
         rows.append(_row(run, curve))
         key = {"id": run.id, "method": run.identity.method, "task": run.identity.task, "seed": run.identity.seed}
-        points += [{**key, "env_step": step, "score": float(np.mean(scores))} for step, scores in curve.items()]
+        points += [
+            {**key, "env_step": at.env_step, "score": at.score, "updates": at.updates, "wall_clock": at.wall_clock}
+            for at in curve
+        ]
+        guided += [{**key, **row} for row in guided_shares(run, episodes)]
     cells = tuple(sorted((i.method, i.task, i.seed) for i in identities))
     order = ["method", "task", "seed"]
     runs = pd.DataFrame(rows, columns=_COLUMNS).sort_values(order, ignore_index=True)
-    curves = pd.DataFrame(points, columns=["id", *order, "env_step", "score"])
+    curves = pd.DataFrame(points, columns=["id", *order, "env_step", "score", "updates", "wall_clock"])
     return RunTable(
         suite=suite,
         profile=profile,
@@ -407,6 +425,7 @@ def _tabulate(
         cells=cells,
         runs=runs,
         curves=curves.sort_values([*order, "env_step"], ignore_index=True),
+        guided=pd.DataFrame(guided, columns=["id", *order, "env_step", "guided"]),
         records=usable,
         missing=tuple(sorted(missing, key=lambda absent: (absent.method, absent.task, absent.seed))),
         stale=tuple(sorted(stale, key=lambda absent: (absent.method, absent.task, absent.seed, absent.id))),
@@ -414,52 +433,17 @@ def _tabulate(
     )
 
 
-def _curve(run: Run, folder: Path, episodes: Sequence[Episode]) -> dict[int, list[float]]:
-    """Scores of the evaluation episodes by environment step, rising; raises RecordError if they are not whole."""
-    path = folder / "episodes.jsonl"
-    curve: dict[int, list[float]] = {}
-    seen: set[tuple[int, int]] = set()
-    for episode in episodes:
-        if episode.kind != "evaluation":
-            continue
-        if (episode.env_step, episode.index) in seen:
-            raise records.RecordError(
-                f"{path} has evaluation episode {episode.index} at step {episode.env_step} twice (run {run.id})."
-            )
-        seen.add((episode.env_step, episode.index))
-        value = episode.episode_return if run.score == "return" else episode.success_last
-        score = value / run.score_scale if run.score_scale else math.nan
-        if not math.isfinite(score):
-            raise records.RecordError(
-                f"{path}: the score of evaluation episode {episode.index} at step {episode.env_step} is not a finite "
-                f"number (run {run.id})."
-            )
-        curve.setdefault(episode.env_step, []).append(score)
-    if not curve:
-        raise records.RecordError(f"{path} has no evaluation, though run {run.id} is recorded as done.")
-    if len({len(scores) for scores in curve.values()}) > 1:
-        raise records.RecordError(
-            f"{path} has evaluations of different numbers of episodes (run {run.id}): rows are lost."
-        )
-    last = max(curve)
-    if run.online and (last < run.identity.budget or min(curve) > 0):
-        raise records.RecordError(
-            f"{path} has evaluations from step {min(curve)} to {last}, not from 0 to the budget of "
-            f"{run.identity.budget} (run {run.id})."
-        )
-    return dict(sorted(curve.items()))
-
-
 _COLUMNS = [
     *("id", "method", "method_version", "task", "seed", "embodiment", "family", "data_access"),
     *("tuning", "tuning_evaluations", "online"),
-    *("score", "start", "auc", "wall_clock", "updates", "env_steps", "peak_memory", "stage", "evaluations", "episodes"),
+    *("score", "start", "auc", "wall_clock", "updates", "env_steps", "peak_memory", "stage"),
+    *("retrieval_precision", "evaluations", "episodes"),
 ]
 
 
-def _row(run: Run, curve: dict[int, list[float]]) -> dict[str, object]:
-    identity = run.identity
-    steps, means = list(curve), [float(np.mean(scores)) for scores in curve.values()]
+def _row(run: Run, curve: Sequence[Evaluation]) -> dict[str, object]:
+    identity, first, last = run.identity, curve[0], curve[-1]
+    area = area_under_curve([at.env_step for at in curve], [at.score for at in curve], identity.budget)
     return {
         "id": run.id,
         "method": identity.method,
@@ -472,16 +456,17 @@ def _row(run: Run, curve: dict[int, list[float]]) -> dict[str, object]:
         "tuning": run.tuning,
         "tuning_evaluations": run.tuning_evaluations,
         "online": run.online,
-        "score": means[-1],
-        "start": means[0] if steps[0] == 0 else math.nan,
-        "auc": area_under_curve(steps, means, identity.budget) if run.online else math.nan,
+        "score": last.score,
+        "start": first.score if first.env_step == 0 else math.nan,
+        "auc": area if run.online else math.nan,
         "wall_clock": run.wall_clock,
         "updates": run.updates,
         "env_steps": run.env_steps,
         "peak_memory": run.peak_memory,
         "stage": identity.stage,
-        "evaluations": len(steps),
-        "episodes": len(curve[steps[-1]]),
+        "retrieval_precision": run.diagnostics.get("retrieval_precision", math.nan),
+        "evaluations": len(curve),
+        "episodes": last.episodes,
     }
 
 

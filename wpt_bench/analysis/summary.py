@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wpt_bench.analysis.compare import Comparison, MethodSummary
+import numpy as np
+
+from wpt_bench.analysis.compare import Comparison
 from wpt_bench.analysis.properties import Properties
 from wpt_bench.analysis.published import nearest_to_budget
+from wpt_bench.analysis.rows import MethodSummary
+
+RUN_COLUMNS = ["id", "method", "task", "seed", "score", "start", "auc", "updates", "env_steps", "retrieval_precision"]
+"""What is published of every run, beside its record."""
 
 
 def figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
@@ -16,56 +23,58 @@ def figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
 
     Sentences that name files (``RunTable.problems``) are therefore not in it.
     """
-    return {
-        "tables": [
-            {
-                "suite": comparison.table.suite,
-                "profile": comparison.table.profile,
-                "observation": comparison.table.observation,
-                "budget": comparison.table.budget,
-                "tasks": comparison.table.tasks,
-                "resamples": comparison.resamples,
-                "curve_resamples": comparison.curve_resamples,
-                "untrained": dict(comparison.untrained),
-                "methods": [_method(row) for row in comparison.rows],
-                "measured": properties(comparison.properties),
-                "published": nearest_to_budget(comparison.table).to_dict("records"),
-                "sentences": list(comparison.sentences),
-                "missing": [dataclasses.asdict(absent) for absent in comparison.table.missing],
-                "stale": [dataclasses.asdict(absent) for absent in comparison.table.stale],
-            }
-            for comparison in comparisons
-        ],
-    }
+    return {"tables": [_table(comparison) for comparison in comparisons]}
 
 
 def properties(table: Properties) -> dict[str, dict[str, Any]]:
     """Table 1 by property and family."""
     return {
-        name: {
-            family: dataclasses.asdict(cell) | {"methods": list(cell.methods)}
-            for family, cell in zip(table.families, cells, strict=True)
-        }
+        name: {family: plain(cell) for family, cell in zip(table.families, cells, strict=True)}
         for name, cells in table.rows.items()
     }
 
 
-def _method(row: MethodSummary) -> dict[str, Any]:
-    curve = None
-    if row.curve is not None:
-        curve = {
-            field.name: None if (values := getattr(row.curve, field.name)) is None else values.tolist()
-            for field in dataclasses.fields(row.curve)
-        }
-    plain = {
-        field.name: getattr(row, field.name)
-        for field in dataclasses.fields(row)
-        if field.name not in ("estimates", "auc", "curve")
-    }
+def plain(value: Any) -> Any:
+    """Dataclasses as dictionaries, arrays and tuples as lists, numbers as Python's; what is not a number as None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _table(comparison: Comparison) -> dict[str, Any]:
+    table = comparison.table
     return {
-        **plain,
-        "stages": list(row.stages),
-        **{name: dataclasses.asdict(estimate) for name, estimate in row.estimates.items()},
-        "auc": None if row.auc is None else dataclasses.asdict(row.auc),
-        "curve": curve,
+        "suite": table.suite,
+        "profile": table.profile,
+        "observation": table.observation,
+        "budget": table.budget,
+        "tasks": table.tasks,
+        "resamples": comparison.resamples,
+        "curve_resamples": comparison.curve_resamples,
+        "headline": comparison.headline,
+        "sentences": list(comparison.sentences),
+        "methods": [_method(row) for row in comparison.rows],
+        "untrained": plain(comparison.untrained),
+        "embodiments": plain(comparison.embodiments),
+        "task_figures": plain(comparison.tasks),
+        "ablation": plain(comparison.ablation),
+        "auc_ablation": plain(comparison.auc_ablation),
+        "measured": properties(comparison.properties),
+        "published": plain(nearest_to_budget(table).to_dict("records")),
+        "runs": plain(table.runs[RUN_COLUMNS].to_dict("records")),
+        "missing": plain(table.missing),
+        "stale": plain(table.stale),
     }
+
+
+def _method(row: MethodSummary) -> dict[str, Any]:
+    """A row, its estimates by the name of their metric."""
+    found = plain(row)
+    estimates = found.pop("estimates")
+    return found | estimates

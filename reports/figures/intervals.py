@@ -1,0 +1,103 @@
+"""Figures with intervals, one below the other: aggregates of methods, and effects of WPT's parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from wpt_bench.analysis.aggregate import Estimate
+from wpt_bench.analysis.compare import Comparison
+from wpt_bench.analysis.factorial import Effect
+from wpt_bench.analysis.scores import SCRATCH
+from wpt_bench.reports.figures.drawing import Drawing, Sketch, draw, tag
+
+ROW = 0.23
+"""Height of a line, in inches."""
+TITLES = {"iqm": "IQM", "median": "median", "mean": "mean", "optimality_gap": "optimality gap"}
+INTERVALS = "bars are rliable's 95% intervals, thin lines those corrected for few seeds"
+
+Row = tuple[str, str, Estimate | None]
+"""Label, method whose look it has, figure."""
+
+
+def metric_intervals(comparison: Comparison) -> Drawing:
+    """IQM, median, mean and optimality gap of every complete method."""
+    rows = [row for row in comparison.rows if row.estimates]
+    panels = {title: [(row.name, row.name, row.estimates[name]) for row in rows] for name, title in TITLES.items()}
+    caption = (
+        f"Aggregates of the scores at the budget over tasks and seeds; {INTERVALS}. Of the optimality gap, the mean "
+        "shortfall from a score of 1, less is better."
+    )
+    return _panels(f"intervals-{comparison.table.observation}", caption, panels, width=7.0)
+
+
+def against_scratch(comparison: Comparison) -> Drawing:
+    """Every complete method against learning from scratch: difference in IQM and probability of improvement."""
+    rows = [row for row in comparison.rows if row.against is not None]
+    panels: dict[str, list[Row]] = {
+        "difference in IQM": [(row.name, row.name, row.against) for row in rows],
+        "difference in AUC": [(row.name, row.name, row.auc_against) for row in rows],
+        "probability of improvement": [(row.name, row.name, row.improvement) for row in rows],
+    }
+    caption = (
+        f"Against {SCRATCH}: IQM of the score at the budget and of the area under the curve minus its own, and the "
+        f"chance that a run on the same task beats one of its; {INTERVALS}. Dotted: no difference."
+    )
+    zeros = {"difference in IQM": 0.0, "difference in AUC": 0.0, "probability of improvement": 0.5}
+    return _panels(f"against-scratch-{comparison.table.observation}", caption, panels, width=7.0, zeros=zeros)
+
+
+def part_effects(comparison: Comparison) -> Drawing:
+    """Main effects and interactions of WPT's parts, or single switches while arms are missing."""
+    both = (comparison.ablation, comparison.auc_ablation)
+    whole = all(one.effects for one in both)
+    panels = {
+        title: [
+            (effect.name, _whose(effect, whole), effect.estimate)
+            for effect in (*(one.effects if whole else one.single), *([one.control] if one.control else []))
+        ]
+        for title, one in zip(("score at the budget", "area under the curve"), both, strict=True)
+    }
+    what = (
+        "Main effects and interactions of pre-training, rehearsal and guidance from all eight combinations"
+        if whole
+        else "What switching on one part changes, everything else equal, for the combinations there are"
+    )
+    caption = f"{what}, in IQM; {INTERVALS}. Dotted: no effect."
+    zeros = dict.fromkeys(panels, 0.0)
+    return _panels(f"effects-{comparison.table.observation}", caption, panels, width=7.0, zeros=zeros)
+
+
+def _whose(effect: Effect, whole: bool) -> str:
+    """The method whose look an effect has: of two arms the one with the part, else WPT."""
+    return effect.arms[0] if not whole or len(effect.arms) == 2 else "wpt"
+
+
+def _panels(
+    name: str,
+    caption: str,
+    panels: dict[str, list[Row]],
+    *,
+    width: float,
+    zeros: dict[str, float] | None = None,
+) -> Drawing:
+    labels = [label for label, _, _ in max(panels.values(), key=len)]
+
+    def make(sketch: Sketch) -> None:
+        everywhere: Sequence[Axes] = sketch.figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (title, rows) in zip(everywhere, panels.items(), strict=True):
+            axes.set_title(title)
+            for place, (_, method, estimate) in enumerate(rows):
+                if estimate is not None:
+                    sketch.interval(axes, method, estimate, place)
+            if zeros is not None:
+                axes.axvline(zeros[title], color="black", linestyle=":", linewidth=0.9, zorder=0)
+            axes.grid(visible=False, axis="y")
+            axes.locator_params(axis="x", nbins=4)
+        everywhere[0].set_yticks(range(len(labels)), labels)
+        everywhere[0].set_ylim(len(labels) - 0.4, -0.6)
+        for text, (_, method, _) in zip(everywhere[0].get_yticklabels(), max(panels.values(), key=len), strict=True):
+            tag(text, method)
+
+    return draw(name, caption, (width, 0.75 + ROW * len(labels)), make)

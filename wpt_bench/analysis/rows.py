@@ -1,0 +1,95 @@
+"""What a comparison says of one method: its row of the table, and its part in smaller tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from wpt_bench.analysis.aggregate import Band, Estimate
+from wpt_bench.analysis.reach import Reach
+
+
+@dataclass(frozen=True)
+class Cost:
+    """When a method's IQM first reaches a level, and what its runs had spent by then, on average.
+
+    ``updates`` (gradient updates) and ``wall_clock`` (seconds) are None where the level is not reached.
+    """
+
+    reach: Reach
+    updates: float | None
+    wall_clock: float | None
+
+
+@dataclass(frozen=True)
+class MethodSummary:
+    """One row of the methods' table.
+
+    Attributes:
+        name, family, data_access, tuning, online: as recorded (empty, None where no run counts).
+        tuning_evaluations: evaluations of online performance that were spent on choosing its hyperparameters here;
+            None where no run counts.
+        seeds: how many are expected.
+        done, expected: runs that count, and runs that an aggregate needs: every task with every seed of the method.
+        estimates: by name of the metric; empty while the method is incomplete.
+        auc: IQM of the area under the curve; None while incomplete, and for methods without online steps.
+        curve: IQM along the curve; None as for ``auc``.
+        profile: share of runs above each score; None while incomplete.
+        against, auc_against: IQM of score and area minus that of learning from scratch; None unless both are there.
+        improvement: chance that a run beats one from scratch; None as for ``against``.
+        scratch_cost: of reaching the final IQM of learning from scratch; None as for ``auc_against``.
+        costs: of reaching ``LEVELS``; empty as for ``auc``.
+        wall_clock, updates: mean seconds and gradient updates per run that counts, None without any.
+        peak_memory: most bytes of resident memory of a run that counts, None without any.
+        retrieval_precision: mean share of retrieved episodes that are of the task's own scene, None without any.
+        stages: ids of the pre-trainings its runs start from.
+        incomplete: why it has no aggregate, else None.
+    """
+
+    name: str
+    family: str
+    data_access: str
+    tuning: str
+    tuning_evaluations: int | None
+    online: bool
+    seeds: int
+    done: int
+    expected: int
+    estimates: Mapping[str, Estimate]
+    auc: Estimate | None
+    curve: Band | None
+    profile: Band | None
+    against: Estimate | None
+    auc_against: Estimate | None
+    improvement: Estimate | None
+    scratch_cost: Cost | None
+    costs: tuple[Cost, ...]
+    wall_clock: float | None
+    updates: float | None
+    peak_memory: int | None
+    retrieval_precision: float | None
+    stages: tuple[str, ...]
+    incomplete: str | None
+
+    @property
+    def iqm(self) -> Estimate | None:
+        """Interquartile mean of the scores at the budget, None while incomplete."""
+        return self.estimates.get("iqm")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One method on the tasks of one embodiment, or on a single task.
+
+    Attributes:
+        method: its name.
+        iqm: of the scores at the budget.
+        curve: IQM along the curve; None without online steps.
+        reach: when it reaches the final IQM of learning from scratch on these tasks; None for scratch itself, without
+            scratch, and without online steps.
+    """
+
+    method: str
+    iqm: Estimate
+    curve: Band | None
+    reach: Reach | None
