@@ -1,27 +1,27 @@
-"""The report: one HTML file that needs no network, with its figures, ``summary.json`` and ``scores.csv`` beside it."""
+"""The report: one HTML file that needs no network, and beside it its figures, tables and ``summary.json``."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup
 
+from wpt_bench.analysis.aggregate import CONFIDENCE
 from wpt_bench.analysis.compare import Comparison, compare_runs
 from wpt_bench.analysis.properties import DECLARED_RULES, EFFECTS, POOLING, Properties, reasons
-from wpt_bench.analysis.published import nearest_to_budget
-from wpt_bench.analysis.summary import figures, properties
-from wpt_bench.records import Identity, Run, write_atomic
-from wpt_bench.reports.figures.curves import aggregate_curves, task_curves
-from wpt_bench.reports.figures.drawing import Drawing
+from wpt_bench.analysis.scores import SCRATCH
+from wpt_bench.analysis.summary import figures, plain, properties
+from wpt_bench.records import Identity, write_atomic
+from wpt_bench.reports import world_model
+from wpt_bench.reports.content import card_table
+from wpt_bench.reports.sections import Section, section
 from wpt_bench.reports.style import look
+from wpt_bench.reports.table import Table
 from wpt_bench.reports.table_one import NOT_MEASURED, SYMBOLS, details
-from wpt_bench.reports.tables import data_granted, duration, score_text
 
 PAGE = "report.html"
 NOTHING: Mapping[str, Any] = {}
@@ -37,26 +37,27 @@ def render(
     extras: Mapping[str, Any] = NOTHING,
     declared: Properties | None = None,
     expected: Iterable[Identity] | None = None,
+    command: str | None = None,
 ) -> Path:
     """Renders the report of all runs of one suite and profile, from records alone, and returns the page's path.
 
     Args:
-        root_of_runs: folder of run folders.
-        out_folder: made if need be; receives ``report.html``, ``summary.json``, ``scores.csv`` and ``figures/``.
+        root_of_runs: folder of run folders, or a published folder.
+        out_folder: made if need be; receives ``report.html``, ``summary.json``, ``figures/`` and ``tables/``.
         title: heading of the page.
         suite: name of the suite.
         profile: name of the profile.
-        extras: what the records do not hold, each optional. ``open_loop``: rows with ``embodiment``, ``model``,
-            ``persistence``, ``mean`` (errors), and if known ``seed`` (of the pre-training) and ``context``,
-            ``horizon`` (agent steps). ``data_card``: rows (dicts) of the data card.
+        extras: what the records do not hold, each optional. ``open_loop`` and ``open_loop_examples``: see
+            ``world_model.open_loop``. ``data_card``: rows (dicts) of the data card.
         declared: Table 1 as the installed methods declare it, which records do not hold; left out without.
         expected: identities of the runs that belong to the report; see ``analysis.scores.load_runs``.
+        command: that renders this page again.
 
     Raises:
         UserError: there are no runs to report on.
     """
     comparisons = compare_runs(root_of_runs, suite=suite, profile=profile, expected=expected)
-    return write(comparisons, out_folder, title=title, extras=extras, declared=declared)
+    return write(comparisons, out_folder, title=title, extras=extras, declared=declared, command=command)
 
 
 def write(
@@ -66,18 +67,21 @@ def write(
     title: str,
     extras: Mapping[str, Any] = NOTHING,
     declared: Properties | None = None,
+    command: str | None = None,
 ) -> Path:
     """Writes the report of comparisons that are already made; otherwise as ``render``."""
-    figures = out_folder / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-    sections = [_section(comparison) for comparison in comparisons]
-    for section in sections:
-        for drawing in (section.curves, *section.task_curves):
-            drawing.save(figures)
-    write_atomic(out_folder / "scores.csv", _scores(comparisons).to_csv(index=False).encode())
+    sections = [section(comparison) for comparison in comparisons]
+    open_loop, card, problems = _extras(extras)
+    drawings = [drawing for one in sections for drawing in one.drawings]
+    drawings += open_loop.drawings if open_loop else ()
+    tables = [table for one in sections for table in one.tables] + ([card] if card else [])
+    for name, files in (("figures", drawings), ("tables", tables)):
+        (out_folder / name).mkdir(parents=True, exist_ok=True)
+        for file in files:
+            file.save(out_folder / name)
     summary = json.dumps(_summary(title, comparisons, declared), indent=1, allow_nan=False)
     write_atomic(out_folder / "summary.json", summary.encode())
-    open_loop, card, problems = _extras(extras)
+    faults = dict.fromkeys(text for one in sections for text in one.comparison.table.problems)
     page = (
         _templates()
         .get_template("page.html")
@@ -87,180 +91,31 @@ def write(
             declared=declared,
             open_loop=open_loop,
             card=card,
-            problems=[
-                *problems,
-                *dict.fromkeys(text for section in sections for text in section.comparison.table.problems),
-            ],
+            command=command,
+            methods=_methods(sections),
+            panels=_embedded({drawing.name: plain(drawing.panels) for drawing in drawings if drawing.panels}),
+            problems=[*problems, *faults],
         )
     )
     write_atomic(out_folder / PAGE, page.encode())
     return out_folder / PAGE
 
 
-@dataclass(frozen=True)
-class Section:
-    """What the page shows of one comparison (one observation kind)."""
-
-    comparison: Comparison
-    curves: Drawing
-    task_curves: tuple[Drawing, ...]
-    tasks: tuple[TaskRow, ...]
-    published: tuple[dict[Any, Any], ...]
-    grants: tuple[str, ...]
-    scoring: str
-    episodes: str
-    stages: tuple[str, ...]
-    shared: tuple[tuple[str, str], ...]
-    differing: tuple[str, ...]
-    runs: tuple[tuple[Run, tuple[str, ...]], ...]
-
-
-@dataclass(frozen=True)
-class TaskRow:
-    """One task's line of the table: untrained level, and per method mean score and (seed, score) pairs."""
-
-    task: str
-    untrained: float | None
-    cells: tuple[tuple[float | None, tuple[tuple[int, float], ...]], ...]
-
-
-def _section(comparison: Comparison) -> Section:
-    table = comparison.table
-    runs = [table.records[run_id] for run_id in table.runs["id"]]
-    kinds = sorted({(run.score, run.score_scale) for run in runs})
-    measures = {"return": "the episode's return", "success": "success at the last step of an episode (not at any step)"}
-    counts = sorted({int(count) for count in table.runs["episodes"]})
-    shared, differing = _provenance(runs)
-    return Section(
-        comparison=comparison,
-        curves=aggregate_curves(comparison),
-        task_curves=tuple(task_curves(comparison, task) for task in table.tasks),
-        tasks=tuple(_task_row(comparison, task) for task in table.tasks),
-        published=tuple(nearest_to_budget(table).to_dict("records")),
-        grants=tuple(dict.fromkeys(row.data_access for row in comparison.rows if row.data_access)),
-        scoring=" or ".join(measures[kind] + (f" divided by {scale:g}" if scale != 1 else "") for kind, scale in kinds),
-        episodes=" or ".join(str(count) for count in counts),
-        stages=tuple(sorted({stage for row in comparison.rows for stage in row.stages})),
-        shared=tuple(shared.items()),
-        differing=tuple(differing),
-        runs=tuple((run, tuple(_text(run.provenance.get(key)) for key in differing)) for run in runs),
-    )
-
-
-def _task_row(comparison: Comparison, task: str) -> TaskRow:
-    runs = comparison.table.runs[comparison.table.runs["task"] == task]
-    cells = []
-    for row in comparison.rows:
-        own = runs[runs["method"] == row.name]
-        seeds = tuple((int(seed), float(score)) for seed, score in zip(own["seed"], own["score"], strict=True))
-        cells.append((float(own["score"].mean()) if len(own) else None, seeds))
-    return TaskRow(task, comparison.untrained.get(task), tuple(cells))
-
-
-def _provenance(runs: Sequence[Run]) -> tuple[dict[str, str], list[str]]:
-    """What is the same for all runs (shown once), and the keys of what differs (shown for each run)."""
-    keys = list(dict.fromkeys(key for run in runs for key in run.provenance))
-    values = {key: {_text(run.provenance.get(key)) for run in runs} for key in keys}
-    shared = {key: found.pop() for key, found in values.items() if len(found) == 1}
-    return shared, [key for key in keys if key not in shared]
-
-
-def _text(value: Any) -> str:
-    """A recorded value as a person reads it."""
-    if value is None:
-        return "—"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return " ".join(_text(item) for item in value)
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)
-
-
-@dataclass(frozen=True)
-class OpenLoopRow:
-    """Errors of one embodiment under one pre-training (its seed, None where not said)."""
-
-    embodiment: str
-    seed: int | None
-    model: float
-    persistence: float
-    mean: float
-
-    @property
-    def better(self) -> bool:
-        """Whether the model beats both trivial predictors."""
-        return self.model < min(self.persistence, self.mean)
-
-
-@dataclass(frozen=True)
-class OpenLoop:
-    """Open-loop prediction errors, and the sentence above them."""
-
-    rows: tuple[OpenLoopRow, ...]
-    sentence: str
-
-    @property
-    def seeds(self) -> set[int | None]:
-        """Seeds of the pre-trainings."""
-        return {row.seed for row in self.rows}
-
-
-def _extras(extras: Mapping[str, Any]) -> tuple[OpenLoop | None, pd.DataFrame | None, list[str]]:
+def _extras(extras: Mapping[str, Any]) -> tuple[world_model.OpenLoop | None, Table | None, list[str]]:
     """Open loop and data card, each None if absent or unusable; what is unusable becomes a problem on the page."""
-    problems = []
-    open_loop = card = None
-    try:
-        if rows := extras.get("open_loop"):
-            open_loop = _open_loop(rows)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problems.append(f"The open-loop prediction errors cannot be shown: {type(error).__name__} {error}.")
+    open_loop, problems = world_model.open_loop(extras)
+    card = None
     try:
         if rows := extras.get("data_card"):
-            card = pd.DataFrame([{str(key): _text(value) for key, value in row.items()} for row in rows]).fillna("—")
-            card = card.loc[:, (card != "—").any()]
+            card = card_table(rows)
     except (TypeError, ValueError, AttributeError) as error:
         problems.append(f"The data card cannot be shown: {type(error).__name__} {error}.")
     return open_loop, card, problems
 
 
-def _open_loop(rows: Sequence[Mapping[str, Any]]) -> OpenLoop:
-    errors = tuple(
-        OpenLoopRow(
-            str(row["embodiment"]),
-            row.get("seed"),
-            *(float(row[predictor]) for predictor in ("model", "persistence", "mean")),
-        )
-        for row in rows
-    )
-    embodiments = {row.embodiment for row in errors}
-    better = len(embodiments - {row.embodiment for row in errors if not row.better})
-    settings = sorted({(row.get("horizon"), row.get("context")) for row in rows}, key=str)
-    lengths = " or ".join(
-        f"{horizon} agent steps after {context} of context" for horizon, context in settings if horizon and context
-    )
-    return OpenLoop(
-        errors,
-        f"The world model predicts better than both trivial predictors for {better} of {len(embodiments)} embodiments"
-        + (f" ({lengths})." if lengths else "."),
-    )
-
-
-def _scores(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """Every run that counts, one row each."""
-    return pd.concat(
-        [
-            comparison.table.runs.assign(
-                suite=comparison.table.suite,
-                profile=comparison.table.profile,
-                observation=comparison.table.observation,
-                budget=comparison.table.budget,
-            )
-            for comparison in comparisons
-        ],
-        ignore_index=True,
-    )
+def _methods(sections: Sequence[Section]) -> list[str]:
+    """Every method of the page once, in the order of their scores."""
+    return list(dict.fromkeys(row.name for one in sections for row in one.comparison.rows))
 
 
 def _summary(title: str, comparisons: Sequence[Comparison], declared: Properties | None) -> dict[str, Any]:
@@ -271,6 +126,11 @@ def _summary(title: str, comparisons: Sequence[Comparison], declared: Properties
     return {"title": title, "declared": None if declared is None else properties(declared), **summary}
 
 
+def _embedded(value: Any) -> Markup:
+    """JSON as the text of a script element, which ends at the first ``</``."""
+    return Markup(json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
+
+
 def _templates() -> jinja2.Environment:
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("wpt_bench.reports"),
@@ -279,9 +139,9 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.globals.update(data_granted=data_granted, duration=duration, look=look, score_text=score_text)
-    templates.globals.update(details=details, reasons=reasons, SYMBOLS=SYMBOLS, NOT_MEASURED=NOT_MEASURED)
-    templates.globals.update(EFFECTS=EFFECTS, DECLARED_RULES=DECLARED_RULES, POOLING=POOLING)
+    templates.globals.update(look=look, details=details, reasons=reasons, SYMBOLS=SYMBOLS, NOT_MEASURED=NOT_MEASURED)
+    templates.globals.update(EFFECTS=EFFECTS, DECLARED_RULES=DECLARED_RULES, POOLING=POOLING, SCRATCH=SCRATCH)
+    templates.globals.update(CONFIDENCE=f"{CONFIDENCE:.0%}")
     templates.filters["inline"] = lambda drawing: Markup(drawing.inline())  # our own SVG; its text is escaped in it
     templates.filters["score"] = lambda value: "—" if value is None else f"{value:.3f}"
     templates.filters["count"] = lambda value: "—" if value is None else f"{value:,.0f}"

@@ -11,6 +11,7 @@ from wpt_bench.analysis.compare import Comparison
 from wpt_bench.analysis.factorial import Effect
 from wpt_bench.analysis.scores import SCRATCH
 from wpt_bench.reports.figures.drawing import Drawing, Sketch, draw, tag
+from wpt_bench.reports.style import INK
 
 ROW = 0.23
 """Height of a line, in inches."""
@@ -92,7 +93,7 @@ def _panels(
                 if estimate is not None:
                     sketch.interval(axes, method, estimate, place)
             if zeros is not None:
-                axes.axvline(zeros[title], color="black", linestyle=":", linewidth=0.9, zorder=0)
+                axes.axvline(zeros[title], color=INK, linestyle=":", linewidth=0.9, zorder=0)
             axes.grid(visible=False, axis="y")
             axes.locator_params(axis="x", nbins=4)
         everywhere[0].set_yticks(range(len(labels)), labels)

@@ -1,0 +1,303 @@
+"""The tables of the page, each a function of one comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from wpt_bench.analysis.aggregate import Estimate
+from wpt_bench.analysis.compare import LEVELS, Comparison
+from wpt_bench.analysis.factorial import ARMS, PARTS, RANDOM_REPLAY
+from wpt_bench.analysis.published import nearest_to_budget
+from wpt_bench.analysis.reach import Reach
+from wpt_bench.analysis.rows import Cost, Part
+from wpt_bench.analysis.scores import SCRATCH, Absent
+from wpt_bench.records import Run
+from wpt_bench.reports.table import NOTHING, Cell, Heading, Row, Table, count, headings, score
+from wpt_bench.reports.tables import data_granted, duration, score_text
+
+BEYOND = "not reached"
+
+
+def methods_table(comparison: Comparison) -> Table:
+    """Every method: score with both intervals, area under the curve, the other aggregates, runs."""
+    names = ("mean", "median", "optimality_gap")
+    rows = []
+    for row in comparison.rows:
+        iqm = row.iqm
+        cells = (
+            Cell(row.name),
+            Cell(score_text(row), iqm.value if iqm else None, "" if row.online else "0 online steps"),
+            Cell(iqm.corrected if iqm else NOTHING),
+            _estimate(row.auc),
+            Cell(data_granted(row.data_access)),
+            *(score(row.estimates[name].value if name in row.estimates else None) for name in names),
+            Cell(f"{row.done}/{row.expected}", None, f"{row.seeds} seed{'s' if row.seeds != 1 else ''}"),
+            Cell(row.family or NOTHING),
+        )
+        rows.append(Row(cells, row.name))
+    columns = headings(
+        *("method", "IQM [95%, rliable]", "[95%, corrected]", "AUC [95%, rliable]", "data granted"),
+        *("mean", "median", "optimality gap", "runs", "family"),
+        numbers=("IQM [95%, rliable]", "[95%, corrected]", "AUC [95%, rliable]", "mean", "median", "optimality gap", "runs"),
+    )
+    return Table(_name("methods", comparison), "Methods", columns, tuple(rows))
+
+
+def against_table(comparison: Comparison) -> Table:
+    """Every method against learning from scratch, with corrected intervals."""
+    rows = [
+        Row(
+            (
+                Cell(row.name),
+                _corrected(row.against),
+                _corrected(row.auc_against),
+                _corrected(row.improvement),
+                *_reach(row.scratch_cost.reach if row.scratch_cost else None, comparison.table.budget),
+            ),
+            row.name,
+        )
+        for row in comparison.rows
+        if row.against is not None
+    ]
+    numbers = ("difference in IQM", "difference in AUC", "probability of improvement", "steps to its score", "saved")
+    return Table(
+        _name("against-scratch", comparison), f"Against {SCRATCH}", headings("method", *numbers, numbers=numbers), tuple(rows)
+    )
+
+
+def tuning_table(comparison: Comparison) -> Table:
+    """What every method may see, and how much it was tuned."""
+    rows = [
+        Row(
+            (
+                Cell(row.name),
+                Cell(row.family or NOTHING),
+                Cell(data_granted(row.data_access)),
+                count(row.tuning_evaluations),
+                Cell(row.tuning or NOTHING),
+            ),
+            row.name,
+        )
+        for row in comparison.rows
+    ]
+    columns = headings("method", "family", "data granted", "tuned", "hyperparameters from", numbers=("tuned",))
+    return Table(_name("grants", comparison), "Data granted and tuning", columns, tuple(rows))
+
+
+def parts_table(comparison: Comparison, parts: Mapping[str, Sequence[Part]], name: str, first: str) -> Table:
+    """Methods on parts of the tasks: IQM, and when they reach the final score of learning from scratch there."""
+    rows = [
+        Row(
+            (
+                Cell(group),
+                Cell(part.method),
+                _corrected(part.iqm),
+                *_reach(part.reach, comparison.table.budget),
+            ),
+            part.method,
+        )
+        for group, methods in parts.items()
+        for part in methods
+    ]
+    columns = headings(
+        *(first, "method", "IQM [95%, corrected]", f"steps to {SCRATCH}'s score", "saved"),
+        numbers=("IQM [95%, corrected]", f"steps to {SCRATCH}'s score", "saved"),
+    )
+    return Table(_name(name, comparison), f"Methods by {first}", columns, tuple(rows))
+
+
+def arms_table(comparison: Comparison) -> Table:
+    """The combinations of WPT's parts, and the control: what they reach, and how relevant what they retrieve is."""
+    by_name = {row.name: row for row in comparison.rows}
+    rows = []
+    for method in (*ARMS, RANDOM_REPLAY):
+        row = by_name.get(method)
+        switches = ARMS.get(method, (True, True, True))
+        irrelevant = None if row is None or row.retrieval_precision is None else 1 - row.retrieval_precision
+        cells = (
+            Cell(method),
+            *(Cell("on" if on else "") for on in switches),
+            Cell("not among these runs" if row is None else score_text(row), row.iqm.value if row and row.iqm else None),
+            _estimate(row.auc if row else None),
+            Cell(NOTHING) if irrelevant is None else Cell(f"{irrelevant:.0%}", irrelevant),
+        )
+        rows.append(Row(cells, method))
+    numbers = ("IQM [95%, rliable]", "AUC [95%, rliable]", "irrelevant episodes")
+    columns = headings("method", *PARTS, *numbers, numbers=numbers)
+    return Table(_name("arms", comparison), "Combinations of WPT's parts", columns, tuple(rows))
+
+
+def effects_table(comparison: Comparison) -> Table:
+    """Effects of the parts on score and area."""
+    rows = []
+    for what, one in (("score at the budget", comparison.ablation), ("area under the curve", comparison.auc_ablation)):
+        effects = (*one.effects, *one.single, *([one.control] if one.control else []))
+        for effect in effects:
+            cells = (Cell(effect.name), Cell(what), _estimate(effect.estimate), Cell(effect.estimate.corrected))
+            rows.append(Row(cells))
+    numbers = ("change in IQM [95%, rliable]", "[95%, corrected]")
+    return Table(
+        _name("effects", comparison), "Effects of WPT's parts", headings("effect", "on", *numbers, numbers=numbers), tuple(rows)
+    )
+
+
+def tasks_table(comparison: Comparison) -> Table:
+    """Mean score of every method on every task, and each seed's."""
+    runs = comparison.table.runs
+    rows = []
+    for task in comparison.table.tasks:
+        cells = [Cell(task), score(comparison.untrained.get(task))]
+        for row in comparison.rows:
+            own = runs[(runs["task"] == task) & (runs["method"] == row.name)]
+            if own.empty:
+                cells.append(Cell(NOTHING))
+                continue
+            seeds = zip(own["seed"], own["score"], strict=True)
+            note = "; ".join(f"seed {seed}: {value:.3f}" for seed, value in seeds)
+            mean = float(own["score"].mean())
+            cells.append(Cell(f"{mean:.3f}", mean, note))
+        rows.append(Row(tuple(cells)))
+    columns = (Heading("task"), Heading("untrained", number=True)) + tuple(
+        Heading(row.name, True, row.name) for row in comparison.rows
+    )
+    return Table(_name("tasks", comparison), "Scores per task", columns, tuple(rows))
+
+
+def published_table(comparison: Comparison) -> Table | None:
+    """What others published for these tasks at the budget or nearest below it; None without any."""
+    rows = [
+        Row(
+            (
+                Cell(str(row["task"])),
+                Cell(str(row["method"])),
+                Cell(str(row["source"])),
+                count(row["env_steps"]),
+                score(row["score"]),
+                count(row["n_seeds"]),
+            )
+        )
+        for row in nearest_to_budget(comparison.table).to_dict("records")
+    ]
+    numbers = ("environment steps", "score", "seeds")
+    columns = headings("task", "method", "source", *numbers, numbers=numbers)
+    return Table(_name("published", comparison), "Published scores", columns, tuple(rows)) if rows else None
+
+
+def cost_table(comparison: Comparison) -> Table:
+    """What a run costs, and what had been spent when a score was reached."""
+    rows = []
+    for row in comparison.rows:
+        memory = None if row.peak_memory is None else row.peak_memory / 2**20
+        cells = (
+            Cell(row.name),
+            Cell(duration(row.wall_clock), row.wall_clock),
+            count(row.updates),
+            Cell(NOTHING) if memory is None else Cell(f"{memory:,.0f} MiB", memory),
+            *(_cost(cost) for cost in row.costs or (None,) * len(LEVELS)),
+        )
+        rows.append(Row(cells, row.name))
+    numbers = ("wall-clock", "updates", "peak memory", *(f"IQM {level:g}" for level in LEVELS))
+    return Table(_name("cost", comparison), "Cost", headings("method", *numbers, numbers=numbers), tuple(rows))
+
+
+def absent_table(runs: Sequence[Absent], name: str, label: str) -> Table:
+    """Runs that do not count, and why."""
+    rows = [
+        Row(
+            (
+                Cell(run.method),
+                Cell(run.task),
+                Cell(str(run.seed), run.seed),
+                Cell(run.status),
+                Cell(run.why),
+                Cell(run.id, code=True),
+            ),
+            run.method,
+        )
+        for run in runs
+    ]
+    return Table(name, label, headings("method", "task", "seed", "status", "why", "run", numbers=("seed",)), tuple(rows))
+
+
+def runs_table(comparison: Comparison, runs: Sequence[Run], differing: Sequence[str]) -> Table:
+    """Every run that counts: its id, what it stands on, and whatever its provenance does not share with all others."""
+    rows = []
+    for run in runs:
+        its = run.identity
+        cells = (
+            Cell(run.id, code=True),
+            Cell(its.method),
+            Cell(str(its.method_version), its.method_version),
+            Cell(its.task),
+            Cell(str(its.seed), its.seed),
+            Cell(its.data or NOTHING, code=True),
+            Cell(its.stage or NOTHING, code=True),
+            Cell(duration(run.wall_clock), run.wall_clock),
+            *(Cell(as_text(run.provenance.get(key))) for key in differing),
+        )
+        rows.append(Row(cells, its.method))
+    columns = headings(
+        *("run", "method", "version", "task", "seed", "data", "pre-training", "wall-clock"),
+        *(key.replace("_", " ") for key in differing),
+        numbers=("version", "seed", "wall-clock"),
+    )
+    return Table(_name("runs", comparison), "Every run", columns, tuple(rows))
+
+
+def card_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """The data card; columns without any value are left out. Raises TypeError, ValueError or AttributeError."""
+    frame = pd.DataFrame([{str(key): as_text(value) for key, value in row.items()} for row in rows]).fillna(NOTHING)
+    frame = frame.loc[:, (frame != NOTHING).any()]
+    cells = tuple(Row(tuple(Cell(str(value)) for value in row)) for row in frame.itertuples(index=False, name=None))
+    return Table("data-card", "Data card", headings(*map(str, frame.columns)), cells)
+
+
+def as_text(value: Any) -> str:
+    """A recorded value as a person reads it."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {as_text(item)}" for key, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join(as_text(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def _name(name: str, comparison: Comparison) -> str:
+    return f"{name}-{comparison.table.observation}"
+
+
+def _estimate(estimate: Estimate | None) -> Cell:
+    return Cell(NOTHING) if estimate is None else Cell(str(estimate), estimate.value)
+
+
+def _corrected(estimate: Estimate | None) -> Cell:
+    return Cell(NOTHING) if estimate is None else Cell(f"{estimate.value:.3f} {estimate.corrected}", estimate.value)
+
+
+def _reach(reach: Reach | None, budget: int) -> tuple[Cell, Cell]:
+    """Environment steps with their interval, and the share of the budget that is saved."""
+    if reach is None:
+        return Cell(NOTHING), Cell(NOTHING)
+    note = ""
+    if reach.low is not None:
+        high = "beyond the budget" if reach.high is None else f"{reach.high:,.0f}"
+        note = f"{reach.low:,.0f} to {high}"
+    if reach.env_steps is None:
+        return Cell(BEYOND, None, note), Cell(NOTHING)
+    saved = 1 - reach.env_steps / budget
+    return Cell(f"{reach.env_steps:,.0f}", reach.env_steps, note), Cell(f"{saved:.0%}", saved)
+
+
+def _cost(cost: Cost | None) -> Cell:
+    if cost is None:
+        return Cell(NOTHING)
+    if cost.reach.env_steps is None:
+        return Cell(BEYOND)
+    spent = f"{cost.updates:,.0f} updates, {duration(cost.wall_clock)}"
+    return Cell(f"{cost.reach.env_steps:,.0f} steps", cost.reach.env_steps, spent)
