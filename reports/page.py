@@ -17,6 +17,7 @@ from wpt_bench.analysis.compare import Comparison, MethodSummary, compare_runs
 from wpt_bench.analysis.properties import DECLARED_RULES, EFFECTS, POOLING, Properties, reasons
 from wpt_bench.analysis.published import nearest_to_budget
 from wpt_bench.records import Identity, Run, write_atomic
+from wpt_bench.reports import world_model
 from wpt_bench.reports.figures.curves import aggregate_curves, task_curves
 from wpt_bench.reports.figures.drawing import Drawing
 from wpt_bench.reports.style import look
@@ -46,9 +47,8 @@ def render(
         title: heading of the page.
         suite: name of the suite.
         profile: name of the profile.
-        extras: what the records do not hold, each optional. ``open_loop``: rows with ``embodiment``, ``model``,
-            ``persistence``, ``mean`` (errors), and if known ``seed`` (of the pre-training) and ``context``,
-            ``horizon`` (agent steps). ``data_card``: rows (dicts) of the data card.
+        extras: what the records do not hold, each optional. ``open_loop`` and ``open_loop_examples``: see
+            ``world_model.open_loop``. ``data_card``: rows (dicts) of the data card.
         declared: Table 1 as the installed methods declare it, which records do not hold; left out without.
         expected: identities of the runs that belong to the report; see ``analysis.scores.load_runs``.
 
@@ -78,6 +78,8 @@ def write(
     summary = json.dumps(_summary(title, comparisons, declared), indent=1, allow_nan=False)
     write_atomic(out_folder / "summary.json", summary.encode())
     open_loop, card, problems = _extras(extras)
+    for drawing in open_loop.drawings if open_loop else ():
+        drawing.save(figures)
     page = (
         _templates()
         .get_template("page.html")
@@ -178,44 +180,10 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-@dataclass(frozen=True)
-class OpenLoopRow:
-    """Errors of one embodiment under one pre-training (its seed, None where not said)."""
-
-    embodiment: str
-    seed: int | None
-    model: float
-    persistence: float
-    mean: float
-
-    @property
-    def better(self) -> bool:
-        """Whether the model beats both trivial predictors."""
-        return self.model < min(self.persistence, self.mean)
-
-
-@dataclass(frozen=True)
-class OpenLoop:
-    """Open-loop prediction errors, and the sentence above them."""
-
-    rows: tuple[OpenLoopRow, ...]
-    sentence: str
-
-    @property
-    def seeds(self) -> set[int | None]:
-        """Seeds of the pre-trainings."""
-        return {row.seed for row in self.rows}
-
-
-def _extras(extras: Mapping[str, Any]) -> tuple[OpenLoop | None, pd.DataFrame | None, list[str]]:
+def _extras(extras: Mapping[str, Any]) -> tuple[world_model.OpenLoop | None, pd.DataFrame | None, list[str]]:
     """Open loop and data card, each None if absent or unusable; what is unusable becomes a problem on the page."""
-    problems = []
-    open_loop = card = None
-    try:
-        if rows := extras.get("open_loop"):
-            open_loop = _open_loop(rows)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problems.append(f"The open-loop prediction errors cannot be shown: {type(error).__name__} {error}.")
+    open_loop, problems = world_model.open_loop(extras)
+    card = None
     try:
         if rows := extras.get("data_card"):
             card = pd.DataFrame([{str(key): _text(value) for key, value in row.items()} for row in rows]).fillna("—")
@@ -223,28 +191,6 @@ def _extras(extras: Mapping[str, Any]) -> tuple[OpenLoop | None, pd.DataFrame | 
     except (TypeError, ValueError, AttributeError) as error:
         problems.append(f"The data card cannot be shown: {type(error).__name__} {error}.")
     return open_loop, card, problems
-
-
-def _open_loop(rows: Sequence[Mapping[str, Any]]) -> OpenLoop:
-    errors = tuple(
-        OpenLoopRow(
-            str(row["embodiment"]),
-            row.get("seed"),
-            *(float(row[predictor]) for predictor in ("model", "persistence", "mean")),
-        )
-        for row in rows
-    )
-    embodiments = {row.embodiment for row in errors}
-    better = len(embodiments - {row.embodiment for row in errors if not row.better})
-    settings = sorted({(row.get("horizon"), row.get("context")) for row in rows}, key=str)
-    lengths = " or ".join(
-        f"{horizon} agent steps after {context} of context" for horizon, context in settings if horizon and context
-    )
-    return OpenLoop(
-        errors,
-        f"The world model predicts better than both trivial predictors for {better} of {len(embodiments)} embodiments"
-        + (f" ({lengths})." if lengths else "."),
-    )
 
 
 def _scores(comparisons: Sequence[Comparison]) -> pd.DataFrame:
