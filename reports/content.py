@@ -41,7 +41,15 @@ def methods_table(comparison: Comparison) -> Table:
     columns = headings(
         *("method", "IQM [95%, rliable]", "[95%, corrected]", "AUC [95%, rliable]", "data granted"),
         *("mean", "median", "optimality gap", "runs", "family"),
-        numbers=("IQM [95%, rliable]", "[95%, corrected]", "AUC [95%, rliable]", "mean", "median", "optimality gap", "runs"),
+        numbers=(
+            "IQM [95%, rliable]",
+            "[95%, corrected]",
+            "AUC [95%, rliable]",
+            "mean",
+            "median",
+            "optimality gap",
+            "runs",
+        ),
     )
     return Table(_name("methods", comparison), "Methods", columns, tuple(rows))
 
@@ -64,7 +72,10 @@ def against_table(comparison: Comparison) -> Table:
     ]
     numbers = ("difference in IQM", "difference in AUC", "probability of improvement", "steps to its score", "saved")
     return Table(
-        _name("against-scratch", comparison), f"Against {SCRATCH}", headings("method", *numbers, numbers=numbers), tuple(rows)
+        _name("against-scratch", comparison),
+        f"Against {SCRATCH}",
+        headings("method", *numbers, numbers=numbers),
+        tuple(rows),
     )
 
 
@@ -120,7 +131,9 @@ def arms_table(comparison: Comparison) -> Table:
         cells = (
             Cell(method),
             *(Cell("on" if on else "") for on in switches),
-            Cell("not among these runs" if row is None else score_text(row), row.iqm.value if row and row.iqm else None),
+            Cell(
+                "not among these runs" if row is None else score_text(row), row.iqm.value if row and row.iqm else None
+            ),
             _estimate(row.auc if row else None),
             Cell(NOTHING) if irrelevant is None else Cell(f"{irrelevant:.0%}", irrelevant),
         )
@@ -140,7 +153,10 @@ def effects_table(comparison: Comparison) -> Table:
             rows.append(Row(cells))
     numbers = ("change in IQM [95%, rliable]", "[95%, corrected]")
     return Table(
-        _name("effects", comparison), "Effects of WPT's parts", headings("effect", "on", *numbers, numbers=numbers), tuple(rows)
+        _name("effects", comparison),
+        "Effects of WPT's parts",
+        headings("effect", "on", *numbers, numbers=numbers),
+        tuple(rows),
     )
 
 
@@ -219,7 +235,9 @@ def absent_table(runs: Sequence[Absent], name: str, label: str) -> Table:
         )
         for run in runs
     ]
-    return Table(name, label, headings("method", "task", "seed", "status", "why", "run", numbers=("seed",)), tuple(rows))
+    return Table(
+        name, label, headings("method", "task", "seed", "status", "why", "run", numbers=("seed",)), tuple(rows)
+    )
 
 
 def runs_table(comparison: Comparison, runs: Sequence[Run], differing: Sequence[str]) -> Table:

@@ -148,9 +148,7 @@ def _adaptation(comparison: Comparison) -> tuple[str, Drawing, Table] | None:
     methods = [name for name in comparison.table.methods if name in (SCRATCH, "wpt-pretrain-only", "wpt")]
     if not name or len(embodiments[name]) < 2 or not methods:
         return None
-    parts = {
-        task: [part for part in comparison.tasks[task] if part.method in methods] for task in embodiments[name]
-    }
+    parts = {task: [part for part in comparison.tasks[task] if part.method in methods] for task in embodiments[name]}
     table = parts_table(comparison, parts, "adaptation", "task")
     return name, adaptation_curves(comparison, name, methods), table
 

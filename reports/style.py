@@ -66,18 +66,24 @@ _BASELINES = {
     "jsrl-bc": Look("#5f9ea0", ">", _COMPARATOR),
 }
 """One hue or one kind of line for each family, and a marker for each method of it."""
+_PREDICTORS = {
+    "world model": Look(_BLUE, "s", "-"),
+    "persistence": Look(_ORANGE, "^", (0, (5, 1))),
+    "mean": Look(_GREY, "o", (0, (2, 1))),
+}
+"""Of the next observations, in figures of their own."""
 _OTHER_COLOURS = ["#cc6677", "#44aa99", "#999933", "#aa4499", "#7f8fd9", "#b06a2c"]
 _OTHER_MARKERS = "os^Dv<>PX*"
 _OTHER_LINES: list[str | tuple[float, tuple[float, ...]]] = ["-.", (0, (6, 1.5)), (0, (4, 1, 1, 1, 1, 1))]
 
 
 def look(method: str) -> Look:
-    """How ``method`` is drawn: fixed for ours and the baselines, and for any other a function of its name alone.
+    """How ``method`` is drawn: fixed for ours, baselines and predictors, for any other a function of its name alone.
 
     Other methods have colours that none of ours has, and broken lines; two of them may share a colour but seldom marker
     and line as well.
     """
-    if (known := _OURS.get(method) or _BASELINES.get(method)) is not None:
+    if (known := (_OURS | _BASELINES | _PREDICTORS).get(method)) is not None:
         return known
     number = int.from_bytes(hashlib.sha256(method.encode()).digest()[:6], "big")
     number, colour = divmod(number, len(_OTHER_COLOURS))

@@ -123,7 +123,12 @@ class Sketch:
         """A figure at height ``row``: a bar for rliable's interval, a thin line for the corrected one."""
         its = look(method)
         if estimate.low is not None and estimate.high is not None:
-            tag(axes.barh(row, estimate.high - estimate.low, left=estimate.low, height=0.5, color=its.colour, alpha=0.4)[0], method)
+            tag(
+                axes.barh(
+                    row, estimate.high - estimate.low, left=estimate.low, height=0.5, color=its.colour, alpha=0.4
+                )[0],
+                method,
+            )
         if estimate.corrected_low is not None and estimate.corrected_high is not None:
             (line,) = axes.plot(
                 [estimate.corrected_low, estimate.corrected_high], [row, row], color=its.colour, linewidth=1.0
@@ -156,11 +161,11 @@ class Sketch:
         if not entries:
             return
         legend = self.figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=ncols)
-        for handle, text, source in zip(legend.legend_handles, legend.get_texts(), entries.values(), strict=True):
+        for mark, text, source in zip(legend.legend_handles, legend.get_texts(), entries.values(), strict=True):
             if (gid := source.get_gid()) is not None:
                 text.set_gid(gid)
-                if handle is not None:
-                    handle.set_gid(gid)
+                if mark is not None:
+                    mark.set_gid(gid)
         rows = -(-len(entries) // ncols)
         self.figure.set_figheight(self.figure.get_figheight() + LEGEND_ROW * rows)
 
@@ -171,11 +176,15 @@ class Sketch:
         found = []
         for axes, series in self._series.items():
             box = axes.get_window_extent()
+            left, right = (round(value * points, 2) for value in (box.x0, box.x1))
+            top, bottom = (round(height - value * points, 2) for value in (box.y1, box.y0))
             found.append(
                 Panel(
                     axes.get_title(loc="left"),
-                    *(round(value, 2) for value in (box.x0 * points, box.x1 * points)),
-                    *(round(height - value, 2) for value in (box.y1 * points, box.y0 * points)),
+                    left,
+                    right,
+                    top,
+                    bottom,
                     axes.get_xlim(),
                     axes.get_ylim(),
                     tuple(series),

@@ -19,7 +19,7 @@ from wpt_bench.protocol import Progress, Task, UserError
 from wpt_bench.records import Identity, Run, digest
 from wpt_bench.running.grid import Report, run_grid
 from wpt_bench.running.plan import Layout, Selection, identities, stages
-from wpt_bench.running.stages import Stage, open_loop_rows, read_stage
+from wpt_bench.running.stages import Stage, open_loop_examples, open_loop_rows, read_stage
 
 Confirm = Callable[[str], bool]
 """Asks the user a yes-or-no question."""
@@ -127,12 +127,14 @@ def data_card(selection: Selection, layout: Layout, dataset: Dataset, progress: 
 
 
 def report_extras(selection: Selection, layout: Layout, progress: Progress | None = None) -> dict[str, Any]:
-    """What the report shows beside the records: open-loop errors of the pre-trainings, and the data card."""
+    """What the report shows beside the records: the pre-trainings' open-loop errors and examples, and the data card."""
     dataset = find_data(selection, layout)
     if dataset is None:
         return {}
+    stage_ids = [digest(stage) for stage in stages(selection, dataset.digest)]
     extras: dict[str, Any] = {
-        "open_loop": open_loop_rows(layout, [digest(stage) for stage in stages(selection, dataset.digest)])
+        "open_loop": open_loop_rows(layout, stage_ids),
+        "open_loop_examples": open_loop_examples(layout, stage_ids),
     }
     if not missing_scenes(selection, dataset):
         extras["data_card"] = msgspec.to_builtins(data_card(selection, layout, dataset, progress))["rows"]

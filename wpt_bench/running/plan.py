@@ -91,6 +91,10 @@ class Layout:
         """Its weights, there once it is finished."""
         return self.stage(stage_id) / "weights.safetensors"
 
+    def examples(self, stage_id: str) -> Path:
+        """Of a pre-training: for every embodiment a held-out chunk and its open-loop prediction."""
+        return self.stage(stage_id) / "open_loop.safetensors"
+
     @property
     def runs(self) -> Path:
         """One folder per run id."""

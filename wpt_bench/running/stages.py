@@ -11,7 +11,10 @@ from typing import Any, Protocol
 
 import msgspec
 import numpy as np
+import safetensors
+import safetensors.numpy
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from wpt_bench import records, registry
 from wpt_bench.data.sequences import split
@@ -22,7 +25,7 @@ from wpt_bench.protocol import AgentContext, DataAccess, Progress, UserError, ep
 from wpt_bench.running import checkpoint
 from wpt_bench.running.plan import Layout, PretrainingIdentity, SharedAgentIdentity, StageIdentity, shared_tasks
 from wpt_bench.running.provenance import provenance
-from wpt_bench.wpt.pretraining import Pretrainer, open_loop_error, validation_loss
+from wpt_bench.wpt.pretraining import Example, Pretrainer, open_loop_error, validation_loss
 
 CHECKPOINT_SECONDS = 30.0
 VALIDATIONS = 10
@@ -85,6 +88,8 @@ def make(
         else:
             made = _train_shared(identity, dataset, folder, progress, device, checkpoint_seconds)
         records.write_atomic(layout.weights(stage_id), checkpoint.encode(made.weights))
+        if made.examples:
+            records.write_atomic(layout.examples(stage_id), _encode(made.examples))
         stage = Stage(
             stage_id, msgspec.to_builtins(identity), provenance(), made.wall_clock, made.curve, made.open_loop
         )
@@ -94,12 +99,13 @@ def make(
 
 @dataclass(frozen=True)
 class _Made:
-    """What a stage leaves behind; see ``Stage``."""
+    """What a stage leaves behind; see ``Stage``. A pre-training also leaves an example for each embodiment."""
 
     weights: dict[str, Any]
     curve: list[dict[str, Any]]
     wall_clock: float
     open_loop: list[dict[str, Any]] = field(default_factory=list)
+    examples: dict[str, Example] = field(default_factory=dict)
 
 
 def _pretrain(
@@ -123,14 +129,13 @@ def _pretrain(
 
     hint = "lower `learning_rate` of the profile's [pretraining]"
     curve, seconds = _learn(pretrainer, settings.updates, folder, progress, checkpoint_seconds, hint, validate)
-    open_loop = [
-        {"embodiment": embodiment}
-        | open_loop_error(
+    open_loop, examples = [], {}
+    for embodiment, episodes in held_out.items():
+        errors, examples[embodiment] = open_loop_error(
             pretrainer.world_model, episodes, training[embodiment], OPEN_LOOP_CHUNKS, _validation_seed(seed), device
         )
-        for embodiment, episodes in held_out.items()
-    ]
-    return _Made(pretrainer.world_model.state_dict(), curve, seconds, open_loop)
+        open_loop.append({"embodiment": embodiment} | errors)
+    return _Made(pretrainer.world_model.state_dict(), curve, seconds, open_loop, examples)
 
 
 def _train_shared(
@@ -245,6 +250,62 @@ def _validation_seed(seed: int) -> int:
 
 
 def open_loop_rows(layout: Layout, stage_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Open-loop rows of several pre-trainings, each with its seed."""
-    stages = [stage for stage_id in stage_ids if (stage := read_stage(layout, stage_id)) is not None]
-    return [{"stage": stage.id, "seed": stage.identity["seed"]} | row for stage in stages for row in stage.open_loop]
+    """Open-loop rows of several pre-trainings, each with its seed and kind of observation."""
+    return [
+        {"stage": stage.id, "seed": stage.identity["seed"], "observation": stage.identity["observation"]} | row
+        for stage in _finished(layout, stage_ids)
+        for row in stage.open_loop
+    ]
+
+
+def open_loop_examples(layout: Layout, stage_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """For each of several finished pre-trainings its examples, as plain arrays.
+
+    Returns:
+        ``stage``, ``seed``; ``embodiments``: by name ``truth``, ``predicted`` and, of states, ``dimension`` (see
+        ``wpt.pretraining.Example``), nothing if the pre-training kept none, as one made by an older version;
+        ``damage``: a sentence if its file cannot be read.
+    """
+    found = []
+    for stage in _finished(layout, stage_ids):
+        row: dict[str, Any] = {"stage": stage.id, "seed": stage.identity["seed"], "embodiments": {}, "damage": ""}
+        path = layout.examples(stage.id)
+        try:
+            if path.exists():
+                examples = _decode(path.read_bytes())
+                row["embodiments"] = {
+                    errors["embodiment"]: examples[errors["embodiment"]] for errors in stage.open_loop
+                }
+        except (safetensors.SafetensorError, KeyError) as error:
+            row["damage"] = f"{path} is damaged ({error}); delete {path.parent} to make it again."
+        found.append(row)
+    return found
+
+
+def _finished(layout: Layout, stage_ids: Sequence[str]) -> list[Stage]:
+    return [stage for stage_id in stage_ids if (stage := read_stage(layout, stage_id)) is not None]
+
+
+def _encode(examples: Mapping[str, Example]) -> bytes:
+    """Examples by embodiment as a safetensors file: ``<embodiment>/truth``, ``<embodiment>/predicted``, ..."""
+    parts = {embodiment: vars(example) for embodiment, example in examples.items()}
+    return safetensors.numpy.save(
+        {
+            f"{embodiment}/{name}": np.ascontiguousarray(array)
+            for embodiment, example in parts.items()
+            for name, array in example.items()
+            if array is not None
+        }
+    )
+
+
+def _decode(data: bytes) -> dict[str, dict[str, NDArray[Any]]]:
+    """Inverse of ``_encode``; KeyError if an embodiment lacks its truth or prediction."""
+    examples: dict[str, dict[str, NDArray[Any]]] = {}
+    for name, array in safetensors.numpy.load(data).items():
+        embodiment, _, part = name.rpartition("/")
+        examples.setdefault(embodiment, {})[part] = array
+    for embodiment, example in examples.items():
+        if not {"truth", "predicted"} <= set(example):
+            raise KeyError(f"{embodiment} lacks its truth or prediction")
+    return examples

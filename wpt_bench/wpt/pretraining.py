@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wpt_bench.data.sequences import Batch, SequenceSampler
@@ -83,6 +85,23 @@ def validation_loss(
     return to_floats(loss.metrics)
 
 
+@dataclass(frozen=True)
+class Example:
+    """One held-out chunk and its open-loop prediction, in numbers a person can look at.
+
+    Attributes:
+        truth: ``(CONTEXT + HORIZON, ...)``. Pixels: frames, uint8 ``(64, 64, 3)`` each. States: float32 ``(dims,)``, of
+            the real dimensions that vary in training, in the space the model predicts, in standard deviations from
+            their mean over training chunks.
+        predicted: the same for the ``HORIZON`` steps after the context.
+        dimension: which number of the state each of the ``dims`` is, int64 ``(dims,)``; None for pixels.
+    """
+
+    truth: NDArray[Any]
+    predicted: NDArray[Any]
+    dimension: NDArray[np.int64] | None
+
+
 def open_loop_error(
     model: WorldModel,
     held_out: Sequence[EpisodeView],
@@ -90,7 +109,7 @@ def open_loop_error(
     chunks: int,
     seed: int,
     device: str,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Example]:
     """Open-loop prediction on held-out episodes of one embodiment against two trivial predictors.
 
     After ``CONTEXT`` observations the next ``HORIZON`` are decoded from the prior. Errors are mean squared, over real
@@ -99,16 +118,18 @@ def open_loop_error(
     there are left out. ``persistence`` repeats the last observation seen, ``mean`` predicts the training mean.
 
     Returns:
-        ``model``, ``persistence``, ``mean``: average over the horizon; ``by_step``: the model's error at each step.
+        ``model``, ``persistence``, ``mean``: average over the horizon; ``by_step``, ``persistence_by_step``,
+        ``mean_by_step``: the same errors at each step. And as an example the first chunk drawn: the seed's choice,
+        whatever its error.
     """
     rng = np.random.default_rng(seed)
 
-    def chunk(episodes: Sequence[EpisodeView]) -> tuple[Tensor, Tensor | None, Tensor]:
-        sampler = SequenceSampler(episodes, CONTEXT + HORIZON, model.observation)
-        return _tensors(model, sampler.sample(chunks, rng), device)
+    def chunk(episodes: Sequence[EpisodeView]) -> Batch:
+        return SequenceSampler(episodes, CONTEXT + HORIZON, model.observation).sample(chunks, rng)
 
-    observation, mask, action = chunk(held_out)
-    known = chunk(training)[0]
+    unseen = chunk(held_out)
+    observation, mask, action = _tensors(model, unseen, device)
+    known = _tensors(model, chunk(training), device)[0]
     mean, std = known.mean((0, 1)), known.std((0, 1))
     # One embodiment: the mask is the same in every row.
     varies = std > 1e-4 if mask is None else (std > 1e-4) & (mask[0] > 0)
@@ -118,15 +139,31 @@ def open_loop_error(
     def error(prediction: Tensor) -> Tensor:
         return (((prediction - truth) / std) ** 2)[:, :, varies].mean((1, 2))
 
-    by_step = error(predicted)
-    return {
-        "model": float(by_step.mean()),
-        "persistence": float(error(observation[CONTEXT - 1 : CONTEXT].expand_as(truth)).mean()),
-        "mean": float(error(mean.expand_as(truth)).mean()),
-        "by_step": by_step.tolist(),
+    by_step = {
+        "model": error(predicted),
+        "persistence": error(observation[CONTEXT - 1 : CONTEXT].expand_as(truth)),
+        "mean": error(mean.expand_as(truth)),
+    }
+    errors = {name: float(steps.mean()) for name, steps in by_step.items()} | {
+        "by_step": by_step["model"].tolist(),
+        "persistence_by_step": by_step["persistence"].tolist(),
+        "mean_by_step": by_step["mean"].tolist(),
         "context": CONTEXT,
         "horizon": HORIZON,
     }
+    if mask is None:
+        return errors, Example(unseen.observation[0].copy(), _frames(predicted[:, 0]), None)
+
+    def standardised(chunk: Tensor) -> NDArray[np.float32]:
+        return ((chunk - mean) / std)[:, varies].float().cpu().numpy()
+
+    dimension = varies.nonzero()[:, 0].cpu().numpy()
+    return errors, Example(standardised(observation[:, 0]), standardised(predicted[:, 0]), dimension)
+
+
+def _frames(prepared: Tensor) -> NDArray[np.uint8]:
+    """Prepared pictures ``(L, 3, 64, 64)`` as one sees them, ``(L, 64, 64, 3)``: the nearest byte, clipped."""
+    return ((prepared.float() + 0.5) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _tensors(model: WorldModel, batch: Batch, device: str) -> tuple[Tensor, Tensor | None, Tensor]:

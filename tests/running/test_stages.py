@@ -1,0 +1,79 @@
+"""The examples that a pre-training leaves behind, and what becomes of a folder that lacks or damages them."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from running import small
+from wpt_bench import records
+from wpt_bench.data.store import Dataset
+from wpt_bench.running import bench, stages
+from wpt_bench.running.plan import Layout
+from wpt_bench.wpt.pretraining import CONTEXT, HORIZON
+
+
+@pytest.fixture
+def copy(prepared: tuple[Layout, Dataset], tmp_path: Path) -> tuple[Layout, Path]:
+    """The prepared folder, to be damaged, and the path of its examples."""
+    layout, dataset = prepared
+    shutil.copytree(layout.out, tmp_path / "out")
+    mine = Layout(tmp_path / "out")
+    return mine, mine.examples(records.digest(small.stage(dataset.digest)))
+
+
+def test_a_stage_keeps_an_example_that_the_report_is_handed(copy):
+    layout, path = copy
+    extras = bench.report_extras(small.selection(), layout)
+    (row,), (example,) = extras["open_loop"], extras["open_loop_examples"]
+    assert row["observation"] == "state" and row["stage"] == example["stage"] == path.parent.name
+    assert row["seed"] == example["seed"] == 0
+    assert len(row["by_step"]) == len(row["persistence_by_step"]) == len(row["mean_by_step"]) == HORIZON
+    stored = safetensors.numpy.load_file(path)
+    assert set(stored) == {"cartpole/truth", "cartpole/predicted", "cartpole/dimension"}
+    for name, array in example["embodiments"]["cartpole"].items():
+        assert np.array_equal(array, stored[f"cartpole/{name}"])
+    assert example["damage"] == ""
+    truth, predicted = (example["embodiments"]["cartpole"][name] for name in ("truth", "predicted"))
+    assert truth.shape == (CONTEXT + HORIZON, 5) and predicted.shape == (HORIZON, 5) and predicted.dtype == np.float32
+
+
+def test_examples_are_there_before_the_stage_counts_as_made(prepared, tmp_path, monkeypatch):
+    _, dataset = prepared
+    layout, identity = Layout(tmp_path), small.stage(prepared[1].digest)
+    written = []
+
+    def write(path: Path, data: bytes) -> None:
+        written.append(path.name)
+        path.write_bytes(data)
+
+    monkeypatch.setattr(records, "write_atomic", write)
+    stages.make(identity, layout, dataset.path, small.silent)
+    assert written == ["weights.safetensors", "open_loop.safetensors", "stage.json"]
+
+
+def test_a_stage_of_an_older_version_has_no_example(copy):
+    layout, path = copy
+    path.unlink()
+    (example,) = bench.report_extras(small.selection(), layout)["open_loop_examples"]
+    assert example["embodiments"] == {} and example["damage"] == ""
+    assert stages.is_done(layout, path.parent.name)
+
+
+@pytest.mark.parametrize("trouble", ["torn", "empty", "half", "another"])
+def test_a_damaged_example_is_one_sentence_that_names_the_file(copy, trouble):
+    layout, path = copy
+    stored = safetensors.numpy.load_file(path)
+    damaged = {
+        "torn": path.read_bytes()[:-7],
+        "empty": b"",
+        "half": safetensors.numpy.save({"cartpole/truth": stored["cartpole/truth"]}),
+        "another": safetensors.numpy.save({name.replace("cartpole", "x"): array for name, array in stored.items()}),
+    }
+    path.write_bytes(damaged[trouble])
+    extras = bench.report_extras(small.selection(), layout)
+    (example,) = extras["open_loop_examples"]
+    assert example["damage"].startswith(f"{path} is damaged (") and example["embodiments"] == {}
+    assert "delete" in example["damage"] and extras["open_loop"] and extras["data_card"]
