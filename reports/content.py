@@ -176,9 +176,8 @@ def tasks_table(comparison: Comparison) -> Table:
             mean = float(own["score"].mean())
             cells.append(Cell(f"{mean:.3f}", mean, note))
         rows.append(Row(tuple(cells)))
-    columns = (Heading("task"), Heading("untrained", number=True)) + tuple(
-        Heading(row.name, True, row.name) for row in comparison.rows
-    )
+    methods = (Heading(row.name, True, row.name) for row in comparison.rows)
+    columns = (Heading("task"), Heading("untrained", number=True), *methods)
     return Table(_name("tasks", comparison), "Scores per task", columns, tuple(rows))
 
 

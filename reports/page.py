@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup
 
 from wpt_bench.analysis.bootstrap import CONFIDENCE
@@ -43,7 +44,8 @@ def render(
 
     Args:
         root_of_runs: folder of run folders, or a published folder.
-        out_folder: made if need be; receives ``report.html``, ``summary.json``, ``figures/`` and ``tables/``.
+        out_folder: made if need be; receives ``report.html``, ``summary.json``, ``scores.csv``, ``figures/`` and
+            ``tables/``.
         title: heading of the page.
         suite: name of the suite.
         profile: name of the profile.
@@ -79,6 +81,7 @@ def write(
         (out_folder / name).mkdir(parents=True, exist_ok=True)
         for file in files:
             file.save(out_folder / name)
+    write_atomic(out_folder / "scores.csv", _scores(comparisons).to_csv(index=False).encode())
     summary = json.dumps(_summary(title, comparisons, declared), indent=1, allow_nan=False)
     write_atomic(out_folder / "summary.json", summary.encode())
     faults = dict.fromkeys(text for one in sections for text in one.comparison.table.problems)
@@ -111,6 +114,22 @@ def _extras(extras: Mapping[str, Any]) -> tuple[world_model.OpenLoop | None, Tab
     except (TypeError, ValueError, AttributeError) as error:
         problems.append(f"The data card cannot be shown: {type(error).__name__} {error}.")
     return open_loop, card, problems
+
+
+def _scores(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """Every run that counts, one row each."""
+    return pd.concat(
+        [
+            comparison.table.runs.assign(
+                suite=comparison.table.suite,
+                profile=comparison.table.profile,
+                observation=comparison.table.observation,
+                budget=comparison.table.budget,
+            )
+            for comparison in comparisons
+        ],
+        ignore_index=True,
+    )
 
 
 def _methods(sections: Sequence[Section]) -> list[str]:

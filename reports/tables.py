@@ -30,7 +30,7 @@ def show(comparison: Comparison, console: Console) -> None:
     """Prints the table of methods and the sentences below it."""
     console.print(methods_table(comparison, wide=console.width >= ROOM_FOR_FAMILY))
     console.print(COLUMNS, highlight=False, soft_wrap=True)
-    for sentence in comparison.sentences:
+    for sentence in (comparison.headline, *comparison.glance, *comparison.sentences):
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     for what, items in (
         ("missing", comparison.table.missing),

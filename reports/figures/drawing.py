@@ -52,13 +52,21 @@ class Panel:
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure: its file name without ending, a caption that also serves as its text alternative, and its formats."""
+    """One figure in its formats.
+
+    Attributes:
+        name: of its files, without ending.
+        caption: also serves as its text alternative.
+        width: in inches; the page shows all figures at one scale.
+        panels: what a reader sees when hovering.
+    """
 
     name: str
     caption: str
     svg: str
     png: bytes
     pdf: bytes
+    width: float
     panels: tuple[Panel, ...] = ()
 
     def save(self, folder: Path) -> None:
@@ -106,7 +114,7 @@ class Sketch:
         (line,) = axes.plot(x, y, **style)
         tag(line, method)
         if low is not None and high is not None:
-            tag(axes.fill_between(x, low, high, color=its.colour, alpha=0.16, linewidth=0), method)
+            tag(axes.fill_between(x, low, high, color=its.colour, alpha=0.13, linewidth=0), method)
         self.hover(axes, method, x, y, low, high)
 
     def level(self, axes: Axes, method: str, x: tuple[float, float], y: float, label: str) -> None:
@@ -218,7 +226,7 @@ def draw(name: str, caption: str, size: tuple[float, float], make: Callable[[Ske
         sketch.figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
         sketch.figure.savefig(png, format="png", dpi=200, facecolor="white", metadata={"Software": None})
         sketch.figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return Drawing(name, caption, svg.getvalue(), png.getvalue(), pdf.getvalue(), panels)
+    return Drawing(name, caption, svg.getvalue(), png.getvalue(), pdf.getvalue(), size[0], panels)
 
 
 def steps_axis(axes: Axes, budget: int) -> None:

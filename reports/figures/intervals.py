@@ -39,13 +39,14 @@ def against_scratch(comparison: Comparison) -> Drawing:
     panels: dict[str, list[Row]] = {
         "difference in IQM": [(row.name, row.name, row.against) for row in rows],
         "difference in AUC": [(row.name, row.name, row.auc_against) for row in rows],
-        "probability of improvement": [(row.name, row.name, row.improvement) for row in rows],
+        "P(improvement)": [(row.name, row.name, row.improvement) for row in rows],
     }
     caption = (
         f"Against {SCRATCH}: IQM of the score at the budget and of the area under the curve minus its own, and the "
-        f"chance that a run on the same task beats one of its; {INTERVALS}. Dotted: no difference."
+        f"probability of improvement, the chance that a run on the same task beats one of its; {INTERVALS}. Dotted: no "
+        "difference."
     )
-    zeros = {"difference in IQM": 0.0, "difference in AUC": 0.0, "probability of improvement": 0.5}
+    zeros = {"difference in IQM": 0.0, "difference in AUC": 0.0, "P(improvement)": 0.5}
     return _panels(f"against-scratch-{comparison.table.observation}", caption, panels, width=7.0, zeros=zeros)
 
 

@@ -20,7 +20,7 @@ from wpt_bench.analysis.aggregate import (
 )
 from wpt_bench.analysis.bootstrap import Scores
 from wpt_bench.analysis.factorial import Factorial, factorial
-from wpt_bench.analysis.findings import headline, sentences
+from wpt_bench.analysis.findings import glance, headline, sentences
 from wpt_bench.analysis.properties import Properties, measured
 from wpt_bench.analysis.reach import reach, reach_final
 from wpt_bench.analysis.rows import Cost, MethodSummary, Part
@@ -47,6 +47,7 @@ class Comparison:
         table: the runs.
         rows: one per method.
         headline: one sentence: does WPT save online experience?
+        glance: where it does, at what cost, and which of its parts does it.
         sentences: what may be said of the methods.
         untrained: per task the score at step 0 of the methods without data.
         properties: Table 1 as these runs measure it.
@@ -58,6 +59,7 @@ class Comparison:
     table: RunTable
     rows: tuple[MethodSummary, ...]
     headline: str
+    glance: tuple[str, ...]
     sentences: tuple[str, ...]
     untrained: Mapping[str, float]
     properties: Properties
@@ -92,17 +94,20 @@ def compare(table: RunTable, *, resamples: int = TABLE_RESAMPLES, curve_resample
     rows = [effort.summarise(method) for method in table.methods]
     rows.sort(key=lambda row: (row.iqm is None, -row.iqm.value if row.iqm else 0.0, row.name))
     ordered = [row.name for row in rows if row.iqm is not None]
+    embodiments = {name: effort.parts(ordered, tasks) for name, tasks in table.embodiments.items()}
+    effects = effort.ablation([row.name for row in rows if row.auc is not None], "auc")
     return Comparison(
         table=table,
         rows=tuple(rows),
         headline=headline(table, rows),
+        glance=tuple(glance(rows, embodiments, effects)),
         sentences=tuple(sentences(table, rows)),
         untrained=untrained(table),
         properties=measured(table),
-        embodiments={name: effort.parts(ordered, tasks) for name, tasks in table.embodiments.items()},
+        embodiments=embodiments,
         tasks={task: effort.parts(ordered, [task]) for task in table.tasks},
         ablation=effort.ablation(ordered, "score"),
-        auc_ablation=effort.ablation([row.name for row in rows if row.auc is not None], "auc"),
+        auc_ablation=effects,
         resamples=resamples,
         curve_resamples=curve_resamples,
     )
@@ -160,14 +165,17 @@ class _Effort:
         scratch = score_matrix(table, SCRATCH, tasks=tasks) if SCRATCH in methods else None
         found = []
         for method in methods:
-            iqm = aggregate(score_matrix(table, method, tasks=tasks), ["iqm"], resamples=self.curve_resamples)["iqm"]
-            curve = reached = None
+            matrix = score_matrix(table, method, tasks=tasks)
+            iqm = aggregate(matrix, ["iqm"], resamples=self.curve_resamples)["iqm"]
+            curve = reached = against = None
+            if scratch is not None and method != SCRATCH:
+                against = difference(matrix, scratch, resamples=self.curve_resamples)
             if bool(table.runs[table.runs["method"] == method]["online"].iloc[0]):
                 steps, scores = curve_array(table, method, tasks=tasks)
                 curve = curve_band(steps, scores, resamples=self.curve_resamples)
                 if scratch is not None and method != SCRATCH:
                     reached = reach_final(steps, scores, scratch, resamples=self.curve_resamples)
-            found.append(Part(method, iqm, curve, reached))
+            found.append(Part(method, iqm, against, curve, reached))
         return tuple(found)
 
     def ablation(self, methods: Sequence[str], column: str) -> Factorial:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from wpt_bench.analysis.aggregate import NOT_SEPARATED, ONE_SEED, Estimate
+from wpt_bench.analysis.factorial import PARTS, Factorial
 from wpt_bench.analysis.published import held_against_published
 from wpt_bench.analysis.reach import Reach
-from wpt_bench.analysis.rows import MethodSummary
+from wpt_bench.analysis.rows import MethodSummary, Part
 from wpt_bench.analysis.scores import SCRATCH, RunTable
 
 WPT = "wpt"
@@ -36,6 +37,35 @@ def headline(table: RunTable, rows: Sequence[MethodSummary]) -> str:
         return f"{question} No, at this budget of {table.budget:,} environment steps it costs some: {figures}."
     saved = f"; {_reached(wpt.scratch_cost.reach, table.budget)}" if wpt.scratch_cost else ""
     return f"{question} Yes, at this budget of {table.budget:,} environment steps: {figures}{saved}."
+
+
+def glance(rows: Sequence[MethodSummary], embodiments: Mapping[str, Sequence[Part]], effects: Factorial) -> list[str]:
+    """Where WPT saves online experience, at what cost, and which of its parts does it, as far as it is known."""
+    said = []
+    parts = {name: part for name, all_of in embodiments.items() for part in all_of if part.method == WPT}
+    against = {name: part.against for name, part in parts.items() if part.against is not None}
+    if against:
+        said.append(f"Where: final IQM of {WPT} minus {SCRATCH}'s is {_each(against)}.")
+    by_name = {row.name: row for row in rows}
+    wpt, scratch = by_name.get(WPT), by_name.get(SCRATCH)
+    if wpt and scratch and wpt.wall_clock and scratch.wall_clock:
+        said.append(
+            f"At what cost: a run of {WPT} takes {wpt.wall_clock / scratch.wall_clock:.2f} times the wall-clock of one "
+            f"of {SCRATCH}, shared pre-training aside."
+        )
+    shown = effects.effects[: len(PARTS)] or effects.single
+    if shown:
+        said.append(
+            f"Which part: on the IQM of the area under the curve, {_each({e.name: e.estimate for e in shown})}."
+        )
+    return said
+
+
+def _each(estimates: Mapping[str, Estimate]) -> str:
+    return "; ".join(
+        f"{name} {_signed(estimate)}, {'separated from zero' if estimate.excludes_zero else 'not separated'}"
+        for name, estimate in estimates.items()
+    )
 
 
 def sentences(table: RunTable, rows: Sequence[MethodSummary]) -> list[str]:

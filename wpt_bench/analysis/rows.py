@@ -84,6 +84,7 @@ class Part:
     Attributes:
         method: its name.
         iqm: of the scores at the budget.
+        against: IQM minus that of learning from scratch; None for scratch itself and without it.
         curve: IQM along the curve; None without online steps.
         reach: when it reaches the final IQM of learning from scratch on these tasks; None for scratch itself, without
             scratch, and without online steps.
@@ -91,5 +92,6 @@ class Part:
 
     method: str
     iqm: Estimate
+    against: Estimate | None
     curve: Band | None
     reach: Reach | None

@@ -58,6 +58,7 @@ def _table(comparison: Comparison) -> dict[str, Any]:
         "resamples": comparison.resamples,
         "curve_resamples": comparison.curve_resamples,
         "headline": comparison.headline,
+        "glance": list(comparison.glance),
         "sentences": list(comparison.sentences),
         "methods": [_method(row) for row in comparison.rows],
         "untrained": plain(comparison.untrained),
