@@ -140,9 +140,7 @@ def _examples(stages: Sequence[Mapping[str, Any]]) -> tuple[tuple[Drawing, ...],
 def _example(embodiment: str, example: Mapping[str, NDArray[Any]], seed: int | None) -> Drawing:
     truth, predicted, dimension = example["truth"], example["predicted"], example.get("dimension")
     if truth.shape[1:] != predicted.shape[1:] or not 0 < len(predicted) < len(truth):
-        raise ValueError(
-            f"of {embodiment}, truth {truth.shape} and prediction {predicted.shape} do not belong together"
-        )
+        raise ValueError(f"of {embodiment}, truth {truth.shape} and prediction {predicted.shape} do not fit together")
     if dimension is None:
         return filmstrip(embodiment, truth, predicted, seed)
     return trajectories(embodiment, truth, predicted, dimension, seed)

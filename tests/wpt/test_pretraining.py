@@ -65,10 +65,8 @@ def test_the_example_is_the_first_chunk_of_the_seed_and_what_the_model_predicts_
     one = model(observation)
     held_out, training = walks(observation, 2, seed=1), walks(observation, 4, seed=2)
     rng = np.random.default_rng(SEED)
-    batch, known = (
-        SequenceSampler(episodes, CONTEXT + HORIZON, observation).sample(CHUNKS, rng)
-        for episodes in (held_out, training)
-    )
+    samplers = [SequenceSampler(episodes, CONTEXT + HORIZON, observation) for episodes in (held_out, training)]
+    batch, known = (sampler.sample(CHUNKS, rng) for sampler in samplers)
     seen = one.prepare(torch.from_numpy(batch.observation).transpose(0, 1))
     action = torch.from_numpy(batch.action).transpose(0, 1)
     predicted = one.open_loop(seen, action, CONTEXT, torch.Generator().manual_seed(SEED))[:, 0]
