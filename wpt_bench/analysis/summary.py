@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from wpt_bench.analysis.compare import Comparison, MethodSummary
 from wpt_bench.analysis.properties import Properties
 from wpt_bench.analysis.published import nearest_to_budget
+from wpt_bench.analysis.scores import RunTable
 
 
 def figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
@@ -28,6 +30,7 @@ def figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
                 "curve_resamples": comparison.curve_resamples,
                 "untrained": dict(comparison.untrained),
                 "methods": [_method(row) for row in comparison.rows],
+                "scores": _scores(comparison.table),
                 "measured": properties(comparison.properties),
                 "published": nearest_to_budget(comparison.table).to_dict("records"),
                 "sentences": list(comparison.sentences),
@@ -47,6 +50,15 @@ def properties(table: Properties) -> dict[str, dict[str, Any]]:
             for family, cell in zip(table.families, cells, strict=True)
         }
         for name, cells in table.rows.items()
+    }
+
+
+def _scores(table: RunTable) -> dict[str, dict[str, float | None]]:
+    """Of every run that counts, by its id: a method with a missing run has no aggregate, and these all the same."""
+    names = ["score", "start", "auc"]
+    return {
+        str(run): {name: None if math.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}
+        for run, *values in table.runs[["id", *names]].itertuples(index=False)
     }
 
 

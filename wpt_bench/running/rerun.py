@@ -22,6 +22,8 @@ from wpt_bench.running.provenance import provenance
 from wpt_bench.running.stages import is_done, make, read_stage
 
 EPISODES = 3
+MOST_THREADS = 256
+"""A record that claims more threads than any machine it could have come from is made again with one."""
 TOLERANCE = 0.01
 """How far a return may lie from the recorded one where another processor or library rounds otherwise, as a share of it
 (of 1 if it is smaller); for episodes alone in which nothing acts that was learned."""
@@ -72,7 +74,7 @@ def rerun(run: Run, rows: Sequence[Episode], layout: Layout, progress: Progress,
     identity = run.identity
     _refuse_other_versions(identity)
     threads = run.provenance.get("threads")
-    prepare_process(threads if isinstance(threads, int) else 1)
+    prepare_process(threads if isinstance(threads, int) and 1 <= threads <= MOST_THREADS else 1)
     data = _data(identity, layout)
     if identity.stage is not None:
         _ensure_stage(identity, identity.stage, layout, data, progress)
@@ -99,7 +101,7 @@ def rerun(run: Run, rows: Sequence[Episode], layout: Layout, progress: Progress,
 
 
 def _refuse_other_versions(identity: Identity) -> None:
-    """Raises UserError where the code here makes no run of this identity."""
+    """Raises UserError where the code here makes no run of this identity: versions, settings and protocol."""
     method, suite = registry.method(identity.method), registry.suite(identity.suite)
     task = registry.task(identity.suite, identity.task)
     for what, its, ours in (
@@ -111,6 +113,10 @@ def _refuse_other_versions(identity: Identity) -> None:
                 f"The run was made by {what.replace('version', f'version {its}')}, and version {ours} is installed; "
                 "check out the revision in its record and try again."
             )
+    try:
+        msgspec.convert(identity.settings, method.settings)
+    except msgspec.ValidationError as error:
+        raise UserError(f"The run's settings are none of {method.name} here: {error}.") from error
     for name, value in suite.protocol(task, identity.observation).items():
         if identity.protocol.get(name) != value:
             raise UserError(
