@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -193,19 +192,30 @@ def _declarations(run: Run) -> list[str]:
 
 def _unequal(run: str, recorded: Sequence[Episode], again: Sequence[Episode]) -> list[str]:
     """One sentence for each row that is not bit for bit the recorded one, but for its clock."""
-    said = []
-    for its, ours in zip_longest(recorded, again):
-        if its is None or ours is None:
-            there = "recorded and did not come out" if ours is None else "not recorded and came out"
-            said.append(f"Run {run}: {_name(its or ours)} is {there}.")
+    theirs, ours = ({(row.kind, row.env_step, row.index): row for row in rows} for rows in (recorded, again))
+    said = [f"Run {run} has a row twice within its first {len(again)}."] if len(theirs) < len(recorded) else []
+    for key in dict.fromkeys([*theirs, *ours]):
+        its, made = theirs.get(key), ours.get(key)
+        if its is None or made is None:
+            what = "is recorded and did not come out" if made is None else "came out and is not recorded"
+            said.append(f"Run {run}: {key[0]} episode {key[2]} at environment step {key[1]} {what}.")
             continue
-        values = [msgspec.to_builtins(msgspec.structs.replace(row, wall_clock=0.0, metrics={})) for row in (its, ours)]
-        pairs = [{**value, **row.metrics} for value, row in zip(values, (its, ours), strict=True)]
-        differing = [name for name in dict.fromkeys([*pairs[0], *pairs[1]]) if pairs[0].get(name) != pairs[1].get(name)]
-        if differing:
-            each = ", ".join(f"{name} {pairs[0].get(name)} and came out as {pairs[1].get(name)}" for name in differing)
+        before, after = _values(its), _values(made)
+        each = ", ".join(
+            f"{name} {before.get(name)} (came out as {after.get(name)})"
+            for name in dict.fromkeys([*before, *after])
+            if before.get(name) != after.get(name)
+        )
+        if each:
             said.append(f"Run {run}, {_name(its)}, is recorded with {each}.")
     return said
+
+
+def _values(row: Episode) -> dict[str, Any]:
+    """What of a row has to come out again, metrics by their names."""
+    values = msgspec.structs.asdict(row)
+    del values["wall_clock"], values["metrics"]
+    return values | row.metrics
 
 
 def _far(run: str, its: Episode, ours: Episode) -> list[str]:
