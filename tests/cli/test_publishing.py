@@ -73,6 +73,13 @@ def test_a_run_is_named_by_digits_that_only_it_has(results: Path) -> None:
     assert "2 published runs of" in call("verify", results, "--rerun", "1", code=1)
 
 
+def test_what_was_verified_is_said_though_the_run_cannot_be_made_again(results: Path) -> None:
+    run = next(line for line in lines_of(results / "dmc-quick") if line["identity"]["method"] == "wpt")
+    done = CliRunner().invoke(app, ["verify", str(results), "--rerun", run["id"]])
+    assert done.exit_code == 1 and "4 runs, 72 episodes and" in done.stdout
+    assert "The run was made by version 1 of wpt, and version" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that the real commands made and published."""

@@ -195,12 +195,17 @@ def test_a_missing_stage_is_made_or_said_with_the_command(
         ({"suite_version": 99}, "made by version 99 of dmc, and version"),
         ({"method": "dreamr"}, "did you mean 'dreamer'"),
         ({"settings": {"horizon": "far"}}, "settings are none of dreamer here"),
-        ({"protocol": {}}, "protocol has episode_length None"),
+        ({"protocol": {}}, "protocol does not say evaluation_every"),
+        ({"protocol": {"action_repeat": 7}}, "protocol has action_repeat 7, and that of dmc/cartpole-balance is 2"),
+        ({"protocol": {"warm_up": 0.5}}, r"protocol has warm_up 0\.5"),
     ],
 )
 def test_a_run_that_this_version_does_not_make_is_refused(
     scratch: Record, tmp_path: Path, changes: dict, said: str
 ) -> None:
-    run = msgspec.structs.replace(scratch[0], identity=msgspec.structs.replace(scratch[0].identity, **changes))
+    identity = scratch[0].identity
+    if changes.get("protocol"):
+        changes = {"protocol": identity.protocol | changes["protocol"]}
+    run = msgspec.structs.replace(scratch[0], identity=msgspec.structs.replace(identity, **changes))
     with pytest.raises(UserError, match=said):
         again((run, scratch[1]), Layout(tmp_path))

@@ -12,7 +12,7 @@ import msgspec
 
 from wpt_bench import profiles, records, registry
 from wpt_bench.data.store import Dataset
-from wpt_bench.protocol import Progress, UserError
+from wpt_bench.protocol import DISCOUNT, WARM_UP, Progress, UserError
 from wpt_bench.records import Episode, Identity, Run
 from wpt_bench.running.loop import execute
 from wpt_bench.running.machine import prepare_process
@@ -29,6 +29,8 @@ TOLERANCE = 0.01
 
 _DECLARED = ("family", "data_access", "embodiment", "score", "score_scale", "episode_length", "online")
 """Fields of a record that follow from its identity, though its id is no hash of them."""
+_OF_THE_GRID = ("evaluation_every", "evaluation_episodes", "precision")
+"""What of a protocol the profile decides; the rest is the suite's and the code's."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,10 @@ def _refuse_other_versions(identity: Identity) -> None:
         msgspec.convert(identity.settings, method.settings)
     except msgspec.ValidationError as error:
         raise UserError(f"The run's settings are none of {method.name} here: {error}.") from error
-    for name, value in suite.protocol(task, identity.observation).items():
+    for name in _OF_THE_GRID:
+        if name not in identity.protocol:
+            raise UserError(f"The run's protocol does not say {name}, so that nobody can make it again.")
+    for name, value in {**suite.protocol(task, identity.observation), "warm_up": WARM_UP, "discount": DISCOUNT}.items():
         if identity.protocol.get(name) != value:
             raise UserError(
                 f"The run's protocol has {name} {identity.protocol.get(name)!r}, and that of {task.id} is {value!r} "
