@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -476,22 +476,20 @@ def verify_published(
     folders = verifying.published_folders(path)
     one = verifying.find_run(folders, rerun) if rerun else None
     checked = [verifying.verify(folder) for folder in folders]
-    again = _again(one, out, episodes) if one else None
-    findings = [finding for its in (*checked, *([again] if again else [])) for finding in its.findings]
-    if as_json:
-        folder_rows = [msgspec.to_builtins(its, enc_hook=str) for its in checked]
-        _json({"ok": not findings, "folders": folder_rows, "rerun": msgspec.to_builtins(again)})
-    else:
-        for finding in findings:
-            errors.print(f"[red]Error:[/] {_plain(finding)}", highlight=False, soft_wrap=True)
+    if not as_json:  # before the long part, which may end in an error of its own
         for its in checked:
-            said = f"{its.folder}: {its.runs} runs, {its.episodes} episodes and {its.figures} figures compared, "
-            console.print(f"{said}{len(its.findings)} findings.", highlight=False, soft_wrap=True)
-        if again:
-            _say_again(again)
-    if findings:
+            _say_checked(its)
+    again = _again(one, out, episodes) if one else None
+    found = any(its.findings for its in (*checked, again) if its)
+    undecided = again is not None and not again.reproduced
+    if as_json:
+        plain = [msgspec.to_builtins(its, enc_hook=str) for its in checked]
+        _json({"ok": not found and not undecided, "folders": plain, "rerun": msgspec.to_builtins(again)})
+    elif again:
+        _say_again(again)
+    if found:
         raise typer.Exit(1)
-    if again and not again.reproduced:
+    if undecided:
         raise typer.Exit(3)
 
 
@@ -504,9 +502,21 @@ def _again(one: Any, out: Path, episodes: int) -> Any:
         return rerun(one.run, one.episodes(), Layout(out), progress, episodes=episodes)
 
 
+def _say_findings(findings: Iterable[str]) -> None:
+    for finding in findings:
+        errors.print(f"[red]Error:[/] {_plain(finding)}", highlight=False, soft_wrap=True)
+
+
+def _say_checked(its: Any) -> None:
+    _say_findings(its.findings)
+    compared = f"{its.runs} runs, {its.episodes} episodes and {its.figures} figures compared"
+    console.print(f"{its.folder}: {compared}, {len(its.findings)} findings.", highlight=False, soft_wrap=True)
+
+
 def _say_again(again: Any) -> None:
     from wpt_bench.running.rerun import TOLERANCE
 
+    _say_findings(again.findings)
     made = f"Run {again.run}: {again.episodes} training episodes were made again"
     if not again.environment:
         said = f"{made}; {again.compared} rows were compared, each to the last bit, {len(again.findings)} findings."

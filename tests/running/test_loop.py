@@ -175,6 +175,21 @@ def test_a_done_run_is_not_made_again(prepared: tuple[Layout, Dataset], tmp_path
     assert (layout.runs / records.digest(identity) / "run.json").stat().st_mtime_ns == before
 
 
+def test_stopped_after_an_episode_it_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    identity, outcomes = small.identity("dreamer", None), []
+    run_id = records.digest(identity)
+    for layout, stops in ((Layout(tmp_path / "calm"), ()), (Layout(tmp_path / "stopped"), (1,))):
+        for episodes in stops:
+            execute(identity, layout, None, small.silent, episodes=episodes)
+            rows = records.read_episodes(layout.runs / run_id)
+            assert [row.index for row in rows if row.kind == "train"] == list(range(episodes))
+            run = records.read_run(layout.runs / run_id)
+            assert (run.status, run.env_steps) == ("running", 1000 * episodes)
+        execute(identity, layout, None, small.silent)
+        outcomes.append(small.outcome(layout, run_id))
+    assert outcomes[0] == outcomes[1]
+
+
 def test_two_processes_do_not_make_the_same_run(tmp_path: Path) -> None:
     layout, identity = Layout(tmp_path), small.identity("dreamer", None)
     folder = layout.runs / records.digest(identity)

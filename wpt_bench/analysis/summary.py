@@ -69,6 +69,10 @@ def _table(comparison: Comparison) -> dict[str, Any]:
         "measured": properties(comparison.properties),
         "published": plain(nearest_to_budget(table).to_dict("records")),
         "runs": plain(table.runs[RUN_COLUMNS].to_dict("records")),
+        "curves": {
+            str(run): {name: own[name].tolist() for name in ("env_step", "score", "updates", "wall_clock")}
+            for run, own in table.curves.groupby("id")
+        },
         "missing": plain(table.missing),
         "stale": plain(table.stale),
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import msgspec
 
 from wpt_bench import profiles, records, registry
 from wpt_bench.data.store import Dataset
-from wpt_bench.protocol import Progress, UserError
+from wpt_bench.protocol import DISCOUNT, WARM_UP, Progress, UserError
 from wpt_bench.records import Episode, Identity, Run
 from wpt_bench.running.loop import execute
 from wpt_bench.running.machine import prepare_process
@@ -22,12 +21,16 @@ from wpt_bench.running.provenance import provenance
 from wpt_bench.running.stages import is_done, make, read_stage
 
 EPISODES = 3
+MOST_THREADS = 256
+"""A record that claims more threads than any machine it could have come from is made again with one."""
 TOLERANCE = 0.01
 """How far a return may lie from the recorded one where another processor or library rounds otherwise, as a share of it
 (of 1 if it is smaller); for episodes alone in which nothing acts that was learned."""
 
 _DECLARED = ("family", "data_access", "embodiment", "score", "score_scale", "episode_length", "online")
 """Fields of a record that follow from its identity, though its id is no hash of them."""
+_OF_THE_GRID = ("evaluation_every", "evaluation_episodes", "precision")
+"""What of a protocol the profile decides; the rest is the suite's and the code's."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def rerun(run: Run, rows: Sequence[Episode], layout: Layout, progress: Progress,
     identity = run.identity
     _refuse_other_versions(identity)
     threads = run.provenance.get("threads")
-    prepare_process(threads if isinstance(threads, int) else 1)
+    prepare_process(threads if isinstance(threads, int) and 1 <= threads <= MOST_THREADS else 1)
     data = _data(identity, layout)
     if identity.stage is not None:
         _ensure_stage(identity, identity.stage, layout, data, progress)
@@ -99,7 +102,7 @@ def rerun(run: Run, rows: Sequence[Episode], layout: Layout, progress: Progress,
 
 
 def _refuse_other_versions(identity: Identity) -> None:
-    """Raises UserError where the code here makes no run of this identity."""
+    """Raises UserError where the code here makes no run of this identity: versions, settings and protocol."""
     method, suite = registry.method(identity.method), registry.suite(identity.suite)
     task = registry.task(identity.suite, identity.task)
     for what, its, ours in (
@@ -111,7 +114,14 @@ def _refuse_other_versions(identity: Identity) -> None:
                 f"The run was made by {what.replace('version', f'version {its}')}, and version {ours} is installed; "
                 "check out the revision in its record and try again."
             )
-    for name, value in suite.protocol(task, identity.observation).items():
+    try:
+        msgspec.convert(identity.settings, method.settings)
+    except msgspec.ValidationError as error:
+        raise UserError(f"The run's settings are none of {method.name} here: {error}.") from error
+    for name in _OF_THE_GRID:
+        if name not in identity.protocol:
+            raise UserError(f"The run's protocol does not say {name}, so that nobody can make it again.")
+    for name, value in {**suite.protocol(task, identity.observation), "warm_up": WARM_UP, "discount": DISCOUNT}.items():
         if identity.protocol.get(name) != value:
             raise UserError(
                 f"The run's protocol has {name} {identity.protocol.get(name)!r}, and that of {task.id} is {value!r} "
@@ -187,19 +197,30 @@ def _declarations(run: Run) -> list[str]:
 
 def _unequal(run: str, recorded: Sequence[Episode], again: Sequence[Episode]) -> list[str]:
     """One sentence for each row that is not bit for bit the recorded one, but for its clock."""
-    said = []
-    for its, ours in zip_longest(recorded, again):
-        if its is None or ours is None:
-            there = "recorded and did not come out" if ours is None else "not recorded and came out"
-            said.append(f"Run {run}: {_name(its or ours)} is {there}.")
+    theirs, ours = ({(row.kind, row.env_step, row.index): row for row in rows} for rows in (recorded, again))
+    said = [f"Run {run} has a row twice within its first {len(again)}."] if len(theirs) < len(recorded) else []
+    for key in dict.fromkeys([*theirs, *ours]):
+        its, made = theirs.get(key), ours.get(key)
+        if its is None or made is None:
+            what = "is recorded and did not come out" if made is None else "came out and is not recorded"
+            said.append(f"Run {run}: {key[0]} episode {key[2]} at environment step {key[1]} {what}.")
             continue
-        values = [msgspec.to_builtins(msgspec.structs.replace(row, wall_clock=0.0, metrics={})) for row in (its, ours)]
-        pairs = [{**value, **row.metrics} for value, row in zip(values, (its, ours), strict=True)]
-        differing = [name for name in dict.fromkeys([*pairs[0], *pairs[1]]) if pairs[0].get(name) != pairs[1].get(name)]
-        if differing:
-            each = ", ".join(f"{name} {pairs[0].get(name)} and came out as {pairs[1].get(name)}" for name in differing)
+        before, after = _values(its), _values(made)
+        each = ", ".join(
+            f"{name} {before.get(name)} (came out as {after.get(name)})"
+            for name in dict.fromkeys([*before, *after])
+            if before.get(name) != after.get(name)
+        )
+        if each:
             said.append(f"Run {run}, {_name(its)}, is recorded with {each}.")
     return said
+
+
+def _values(row: Episode) -> dict[str, Any]:
+    """What of a row has to come out again, metrics by their names."""
+    values = msgspec.structs.asdict(row)
+    del values["wall_clock"], values["metrics"]
+    return values | row.metrics
 
 
 def _far(run: str, its: Episode, ours: Episode) -> list[str]:
