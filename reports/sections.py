@@ -45,7 +45,7 @@ class Section:
 
     Attributes:
         summary: the one figure.
-        embodiments: curves by embodiment and their table.
+        embodiments: curves by embodiment, and their table.
         adaptation: curves of every task of the embodiment with most tasks, its name, and the table by task.
         ablation: effects of WPT's parts; guidance, the schedule as the runs recorded it.
         overall: aggregates, curves, profiles and comparisons of all methods.
@@ -56,7 +56,7 @@ class Section:
 
     comparison: Comparison
     summary: Drawing
-    embodiments: tuple[Drawing, Table]
+    embodiments: tuple[Drawing, Table] | None
     adaptation: tuple[str, Drawing, Table] | None
     effects: Drawing | None
     guidance: Drawing | None
@@ -82,16 +82,17 @@ class Section:
     @property
     def drawings(self) -> list[Drawing]:
         """Every figure, once."""
-        optional = (self.adaptation[1] if self.adaptation else None, self.effects, self.guidance)
-        shown = (self.summary, self.embodiments[0], *optional, *self.overall, *self.task_curves)
+        pairs = (self.embodiments and self.embodiments[0], self.adaptation and self.adaptation[1])
+        shown = (self.summary, *pairs, self.effects, self.guidance, *self.overall, *self.task_curves)
         return [drawing for drawing in shown if drawing is not None]
 
     @property
     def tables(self) -> list[Table]:
         """Every table, once."""
-        optional = (self.adaptation[2] if self.adaptation else None, self.published, self.missing, self.stale)
-        shown = (self.methods, self.against, self.tuning, self.embodiments[1], self.arms, self.effect_table)
-        return [table for table in (*shown, self.scores, self.cost, self.runs, *optional) if table is not None]
+        pairs = (self.embodiments and self.embodiments[1], self.adaptation and self.adaptation[2])
+        shown = (self.methods, self.against, self.tuning, *pairs, self.arms, self.effect_table, self.scores)
+        others = (self.published, self.cost, self.missing, self.stale, self.runs)
+        return [table for table in (*shown, *others) if table is not None]
 
 
 def section(comparison: Comparison) -> Section:
@@ -103,6 +104,7 @@ def section(comparison: Comparison) -> Section:
     counts = sorted({int(count) for count in table.runs["episodes"]})
     shared, differing = _provenance(runs)
     few = table.methods if len(table.methods) <= CROWD else [name for name in table.methods if name in ARMS]
+    complete = any(row.estimates for row in comparison.rows)
     several = comparison.ablation.effects or comparison.ablation.single
     observation = table.observation
     return Section(
@@ -111,7 +113,9 @@ def section(comparison: Comparison) -> Section:
         embodiments=(
             embodiment_curves(comparison, few),
             parts_table(comparison, comparison.embodiments, "embodiments", "embodiment"),
-        ),
+        )
+        if comparison.embodiments
+        else None,
         adaptation=_adaptation(comparison),
         effects=part_effects(comparison) if several else None,
         guidance=None if table.guided.empty else guidance_schedule(comparison),
@@ -119,8 +123,7 @@ def section(comparison: Comparison) -> Section:
         effect_table=effects_table(comparison),
         overall=(
             *([aggregate_curves(comparison, table.methods, "all")] if few != table.methods else []),
-            metric_intervals(comparison),
-            performance_profiles(comparison),
+            *([metric_intervals(comparison), performance_profiles(comparison)] if complete else []),
             *([against_scratch(comparison)] if any(row.against for row in comparison.rows) else []),
         ),
         methods=methods_table(comparison),

@@ -21,7 +21,7 @@ def shown(root, width=120):
 def test_the_console_table_names_method_score_grant_and_runs(tmp_path, width):
     grid(tmp_path, {"dreamer": 0.3, "wpt": 0.9}, spread=0.01)
     text = shown(tmp_path, width)
-    for expected in ("dreamer", "wpt", "reward-free", "IQM", "AUC", "4/4", "3:25", "separated, wpt is higher."):
+    for expected in ("dreamer", "wpt", "reward-free", "IQM", "AUC", "4/4", "3:25", "separated, wpt is higher;"):
         assert expected in text
     assert "environment steps" in text
 

@@ -14,7 +14,7 @@ from wpt_bench.analysis.properties import Properties
 from wpt_bench.analysis.published import nearest_to_budget
 from wpt_bench.analysis.rows import MethodSummary
 
-RUN_COLUMNS = ["id", "method", "task", "seed", "score", "start", "auc", "updates", "env_steps", "retrieval_precision"]
+RUN_COLUMNS = ["method", "task", "seed", "score", "start", "auc", "updates", "env_steps", "retrieval_precision"]
 """What is published of every run, beside its record."""
 
 
@@ -68,7 +68,7 @@ def _table(comparison: Comparison) -> dict[str, Any]:
         "auc_ablation": plain(comparison.auc_ablation),
         "measured": properties(comparison.properties),
         "published": plain(nearest_to_budget(table).to_dict("records")),
-        "runs": plain(table.runs[RUN_COLUMNS].to_dict("records")),
+        "scores": plain(table.runs.set_index("id")[RUN_COLUMNS].to_dict("index")),
         "curves": {
             str(run): {name: own[name].tolist() for name in ("env_step", "score", "updates", "wall_clock")}
             for run, own in table.curves.groupby("id")
