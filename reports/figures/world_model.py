@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from wpt_bench.reports.figures.drawing import Drawing, Sketch, draw, small_multiples
-from wpt_bench.reports.style import FAINT, INK, look
+from wpt_bench.reports.style import INK, look
 
 MODEL, PERSISTENCE, MEAN = "world model", "persistence", "mean"
 SHOWN = 4
@@ -82,7 +82,7 @@ def trajectories(
         titles = [f"state dimension {dimension[column]}" for column in chosen]
         panels = small_multiples(sketch, titles, 2)
         for axes, column in zip(panels, chosen, strict=True):
-            axes.axvspan(steps[0], 0, color=FAINT, alpha=0.35, linewidth=0, label="context")
+            axes.axvspan(steps[0], 0, color=INK, alpha=0.09, linewidth=0, label="context")
             axes.plot(steps, truth[:, column], color=INK, linewidth=1.4, label="truth")
             axes.plot(
                 steps[context:],
@@ -93,6 +93,7 @@ def trajectories(
             )
             axes.set_xlim(steps[0], horizon)
         _label(panels, "standard deviations")
+        _name(sketch, embodiment)
         sketch.legend(*panels, ncols=3)
 
     caption = (
@@ -100,7 +101,7 @@ def trajectories(
         f"The {len(chosen)} of {truth.shape[1]} state dimensions that vary most in this chunk: symlog of the state, in "
         f"standard deviations of the training data from its mean. {_chosen(seed)}"
     )
-    return draw(f"open-loop-example-{embodiment}", caption, (4.6, 0.5 + 1.6 * -(-len(chosen) // 2)), make)
+    return draw(f"open-loop-example-{embodiment}", caption, (4.6, 0.7 + 1.6 * -(-len(chosen) // 2)), make)
 
 
 def filmstrip(embodiment: str, truth: NDArray[np.uint8], predicted: NDArray[np.uint8], seed: int | None) -> Drawing:
@@ -134,6 +135,7 @@ def filmstrip(embodiment: str, truth: NDArray[np.uint8], predicted: NDArray[np.u
         axes.axvline(edge, color=INK, linewidth=0.8, linestyle=":")
         for text, left, right in (("context", 0, edge), ("from the actions alone", edge, picture.shape[1])):
             axes.text((left + right) / 2, -8, text, ha="center", va="bottom", fontsize=9)
+        _name(sketch, embodiment)
 
     caption = (
         f"{embodiment}: the world model sees {context} frames (left of the dotted line: the last of them) and then "
@@ -141,7 +143,7 @@ def filmstrip(embodiment: str, truth: NDArray[np.uint8], predicted: NDArray[np.u
         f"colours, from black (none) to white ({FULL_DIFFERENCE} of 255, or more). {_chosen(seed)}"
     )
     return draw(
-        f"open-loop-example-{embodiment}", caption, (inches, inches * picture.shape[0] / picture.shape[1] + 0.4), make
+        f"open-loop-example-{embodiment}", caption, (inches, inches * picture.shape[0] / picture.shape[1] + 0.6), make
     )
 
 
@@ -151,6 +153,11 @@ def _label(panels: Sequence[Axes], y: str) -> None:
         axes.set_ylabel(y)
     for axes in panels[(len(panels) - 1) // 2 * 2 :]:
         axes.set_xlabel("agent steps ahead")
+
+
+def _name(sketch: Sketch, embodiment: str) -> None:
+    """The embodiment above its figure, at the left."""
+    sketch.figure.suptitle(embodiment, x=0.01, ha="left", fontsize=10)
 
 
 def _log_scale(axes: Axes) -> None:

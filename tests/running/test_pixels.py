@@ -10,6 +10,7 @@ from wpt_bench import profiles, records
 from wpt_bench.running import bench
 from wpt_bench.running.loop import execute
 from wpt_bench.running.plan import Layout, identities, select
+from wpt_bench.running.stages import open_loop_examples
 
 
 @pytest.mark.pixels
@@ -23,6 +24,10 @@ def test_a_run_from_pictures(tmp_path: Path) -> None:
     dataset = bench.ensure_data(selection, layout, small.silent, lambda question: False, workers=1)
     (stage,) = bench.ensure_stages(selection, layout, dataset, lambda job, share, what: None, workers=1)
     assert stage.open_loop[0]["model"] > 0
+    (example,) = open_loop_examples(layout, [stage.id])
+    frames = example["embodiments"]["cartpole"]
+    assert frames["truth"].shape == (20, 64, 64, 3) and frames["predicted"].shape == (15, 64, 64, 3)
+    assert frames["truth"].dtype == frames["predicted"].dtype == "uint8" and set(frames) == {"truth", "predicted"}
     identity = identities(selection, dataset.digest)[0]
     execute(identity, layout, dataset.path, small.silent)
     run = records.read_run(layout.runs / records.digest(identity))
