@@ -1,0 +1,63 @@
+import pytest
+
+from analysis.synthetic import flat, grid, write
+from wpt_bench.analysis.compare import compare
+from wpt_bench.analysis.scores import load_runs
+
+SEEDS = range(4)
+
+
+def said(root, **levels):
+    """Headline and glance of flat runs at these levels, a little apart from seed to seed."""
+    for method, level in levels.items():
+        for seed in SEEDS:
+            write(root, method, "walker-stand", seed, flat(0.0, level + 0.004 * seed))
+    comparison = compare(load_runs(root, suite="dmc", profile="quick"), resamples=200, curve_resamples=100)
+    return comparison.headline, comparison.glance
+
+
+def test_yes_when_the_areas_are_separated_and_when_scratch_was_reached(tmp_path):
+    headline, _ = said(tmp_path, dreamer=0.2, wpt=0.8)
+    # Straight lines to .806 and .206: areas are half of that; .206 / .806 of the steps reach .206.
+    assert "Yes, at this budget of 10,000 environment steps" in headline
+    assert "area under the curve 0.403 with WPT, 0.103 from scratch, difference +0.300" in headline
+    assert "dreamer's final IQM of 0.206 is reached after 2,556 of 10,000 steps" in headline
+
+
+def test_no_when_wpt_is_below(tmp_path):
+    headline, _ = said(tmp_path, dreamer=0.8, wpt=0.2)
+    assert "No, at this budget of 10,000 environment steps it costs some" in headline
+
+
+def test_not_shown_when_the_interval_holds_zero(tmp_path):
+    headline, _ = said(tmp_path, dreamer=0.3, wpt=0.3)
+    assert "Not shown at this budget of 10,000 environment steps" in headline
+
+
+def test_one_seed_shows_nothing(tmp_path):
+    for method, level in (("dreamer", 0.1), ("wpt", 0.9)):
+        write(tmp_path, method, "a", 0, flat(0.0, level))
+    headline = compare(load_runs(tmp_path, suite="dmc", profile="quick")).headline
+    assert "Not shown" in headline and "(one seed: no interval)" in headline
+
+
+@pytest.mark.parametrize(("there", "absent"), [("wpt", "dreamer"), ("dreamer", "wpt"), ("sac", "wpt and dreamer")])
+def test_without_both_methods_the_runs_cannot_say(tmp_path, there, absent):
+    headline, _ = said(tmp_path, **{there: 0.5})
+    assert f"These runs cannot say: {absent} not among the methods." in headline
+
+
+def test_an_incomplete_method_leaves_it_open(tmp_path):
+    write(tmp_path, "wpt", "walker-stand", 9, {}, status="failed", error="NaN")
+    headline, _ = said(tmp_path, dreamer=0.2, wpt=0.8)
+    assert headline.endswith("Not known yet: wpt incomplete.")
+
+
+def test_at_a_glance_where_at_what_cost_and_which_part(tmp_path):
+    levels = {"dreamer": 0.2, "wpt-pretrain-only": 0.3, "wpt-no-guidance": 0.5, "wpt": 0.9}
+    grid(tmp_path, levels, seeds=range(5), spread=0.01)
+    comparison = compare(load_runs(tmp_path, suite="dmc", profile="quick"), resamples=500, curve_resamples=200)
+    where, cost, part = comparison.glance
+    assert "cheetah +" in where and "walker +" in where and where.count("separated from zero") == 2
+    assert "1.00 times the wall-clock" in cost
+    assert "guidance: wpt against wpt-no-guidance +" in part and "separated from zero" in part
