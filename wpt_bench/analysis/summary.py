@@ -57,6 +57,8 @@ def _table(comparison: Comparison) -> dict[str, Any]:
         "tasks": table.tasks,
         "resamples": comparison.resamples,
         "curve_resamples": comparison.curve_resamples,
+        # Before what follows from them: `verify` names what differs in this order.
+        "scores": plain(table.runs.set_index("id")[RUN_COLUMNS].to_dict("index")),
         "headline": comparison.headline,
         "glance": list(comparison.glance),
         "sentences": list(comparison.sentences),
@@ -68,7 +70,6 @@ def _table(comparison: Comparison) -> dict[str, Any]:
         "auc_ablation": plain(comparison.auc_ablation),
         "measured": properties(comparison.properties),
         "published": plain(nearest_to_budget(table).to_dict("records")),
-        "scores": plain(table.runs.set_index("id")[RUN_COLUMNS].to_dict("index")),
         "curves": {
             str(run): {name: own[name].tolist() for name in ("env_step", "score", "updates", "wall_clock")}
             for run, own in table.curves.groupby("id")
