@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from wpt_bench.analysis.compare import Comparison, MethodSummary
+from wpt_bench.analysis.compare import Comparison
+from wpt_bench.analysis.rows import MethodSummary
 
 DATA_GRANTS = {
     "none": "none (online only)",

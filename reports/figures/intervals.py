@@ -20,12 +20,16 @@ INTERVALS = "bars are rliable's 95% intervals, thin lines those corrected for fe
 
 Row = tuple[str, str, Estimate | None]
 """Label, method whose look it has, figure."""
+Panels = dict[str, list[Row]]
+"""Rows by the title of their axes; those of all axes have the same labels."""
 
 
 def metric_intervals(comparison: Comparison) -> Drawing:
     """IQM, median, mean and optimality gap of every complete method."""
     rows = [row for row in comparison.rows if row.estimates]
-    panels = {title: [(row.name, row.name, row.estimates[name]) for row in rows] for name, title in TITLES.items()}
+    panels: Panels = {
+        title: [(row.name, row.name, row.estimates[name]) for row in rows] for name, title in TITLES.items()
+    }
     caption = (
         f"Aggregates of the scores at the budget over tasks and seeds; {INTERVALS}. Of the optimality gap, the mean "
         "shortfall from a score of 1, less is better."
@@ -36,7 +40,7 @@ def metric_intervals(comparison: Comparison) -> Drawing:
 def against_scratch(comparison: Comparison) -> Drawing:
     """Every complete method against learning from scratch: difference in IQM and probability of improvement."""
     rows = [row for row in comparison.rows if row.against is not None]
-    panels: dict[str, list[Row]] = {
+    panels: Panels = {
         "difference in IQM": [(row.name, row.name, row.against) for row in rows],
         "difference in AUC": [(row.name, row.name, row.auc_against) for row in rows],
         "P(improvement)": [(row.name, row.name, row.improvement) for row in rows],
@@ -54,7 +58,7 @@ def part_effects(comparison: Comparison) -> Drawing:
     """Main effects and interactions of WPT's parts, or single switches while arms are missing."""
     both = (comparison.ablation, comparison.auc_ablation)
     whole = all(one.effects for one in both)
-    panels = {
+    panels: Panels = {
         title: [
             (effect.name, _whose(effect, whole), effect.estimate)
             for effect in (*(one.effects if whole else one.single), *([one.control] if one.control else []))
@@ -79,12 +83,13 @@ def _whose(effect: Effect, whole: bool) -> str:
 def _panels(
     name: str,
     caption: str,
-    panels: dict[str, list[Row]],
+    panels: Panels,
     *,
     width: float,
     zeros: dict[str, float] | None = None,
 ) -> Drawing:
-    labels = [label for label, _, _ in max(panels.values(), key=len)]
+    first = next(iter(panels.values()))
+    labels = [label for label, _, _ in first]
 
     def make(sketch: Sketch) -> None:
         everywhere: Sequence[Axes] = sketch.figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -99,7 +104,7 @@ def _panels(
             axes.locator_params(axis="x", nbins=4)
         everywhere[0].set_yticks(range(len(labels)), labels)
         everywhere[0].set_ylim(len(labels) - 0.4, -0.6)
-        for text, (_, method, _) in zip(everywhere[0].get_yticklabels(), max(panels.values(), key=len), strict=True):
+        for text, (_, method, _) in zip(everywhere[0].get_yticklabels(), first, strict=True):
             tag(text, method)
 
     return draw(name, caption, (width, 0.75 + ROW * len(labels)), make)

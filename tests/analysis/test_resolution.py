@@ -17,7 +17,7 @@ def test_intervals_of_a_mean_over_many_normal_tasks_cover_what_theory_says(seeds
     assert found.rliable == pytest.approx(expected, abs=0.02)
     assert found.rliable == pytest.approx(theory, abs=0.02)
     assert found.corrected == pytest.approx(0.95, abs=0.02)
-    assert found.false_alarms == pytest.approx(0.05, abs=0.02)
+    assert found.false_alarms < 0.08
 
 
 def test_the_corrected_interval_of_one_task_is_students():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from rliable import metrics
 
 from wpt_bench.analysis.bootstrap import (
     Counts,
@@ -43,23 +44,16 @@ class Metric:
     draws: Callable[[Scores, Counts], Draws]
 
 
-def _shortfall(scores: Scores) -> Scores:
-    return 1.0 - np.minimum(scores, 1.0)
-
-
 METRICS: dict[str, Metric] = {
-    "iqm": Metric(lambda scores: float(iqm(scores)), iqm_draws),
-    "median": Metric(
-        lambda scores: float(np.median(scores.mean(axis=0))),
-        lambda scores, drawn: np.median(task_mean_draws(scores, drawn), axis=1),
-    ),
-    "mean": Metric(lambda scores: float(scores.mean()), mean_draws),
+    "iqm": Metric(metrics.aggregate_iqm, iqm_draws),
+    "median": Metric(metrics.aggregate_median, lambda scores, drawn: np.median(task_mean_draws(scores, drawn), axis=1)),
+    "mean": Metric(metrics.aggregate_mean, mean_draws),
     "optimality_gap": Metric(
-        lambda scores: float(_shortfall(scores).mean()), lambda scores, drawn: mean_draws(_shortfall(scores), drawn)
+        metrics.aggregate_optimality_gap, lambda scores, drawn: mean_draws(1.0 - np.minimum(scores, 1.0), drawn)
     ),
 }
 """Interquartile mean over all runs, median and mean of the tasks' mean scores, and the mean shortfall from a score of 1
-(Agarwal et al. 2021), as in ``rliable.metrics``."""
+(Agarwal et al. 2021): rliable's functions, and the same of every resample at once."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +121,11 @@ def aggregate(
     """
     check(scores)
     if len(scores) == 1:
-        return {name: Estimate(METRICS[name].value(scores)) for name in names}
+        return {name: Estimate(float(METRICS[name].value(scores))) for name in names}
     drawn = counts(*scores.shape, resamples, seed)
     found = {}
     for name in names:
-        value, draws = METRICS[name].value(scores), METRICS[name].draws(scores, drawn)
+        value, draws = float(METRICS[name].value(scores)), METRICS[name].draws(scores, drawn)
         found[name] = estimate(value, draws, stretched(value, draws, *scores.shape))
     return found
 
@@ -189,7 +183,7 @@ def difference(
     check(scores)
     check(others)
     metric = METRICS[name]
-    values = [metric.value(matrix) for matrix in (scores, others)]
+    values = [float(metric.value(matrix)) for matrix in (scores, others)]
     value = values[0] - values[1]
     if min(len(scores), len(others)) == 1:
         return Estimate(value)
@@ -197,7 +191,8 @@ def difference(
         metric.draws(matrix, counts(*matrix.shape, resamples, seed, stream))
         for stream, matrix in enumerate((scores, others))
     ]
-    honest = [stretched(*of, *matrix.shape) for *of, matrix in zip(values, draws, (scores, others), strict=True)]
+    sides = zip(values, draws, (scores, others), strict=True)
+    honest = [stretched(its, of, *matrix.shape) for its, of, matrix in sides]
     return estimate(value, draws[0] - draws[1], honest[0] - honest[1])
 
 

@@ -129,7 +129,10 @@ class _Effort:
         scratch = self._matrix(SCRATCH, "score")[0] if method != SCRATCH else None
         areas = self._matrix(method, "auc")[0] if matrix is not None and online else None
         scratch_areas = self._matrix(SCRATCH, "auc")[0] if areas is not None and scratch is not None else None
-        both = matrix is not None and scratch is not None
+        against = improvement = None
+        if matrix is not None and scratch is not None:
+            against = difference(matrix, scratch, resamples=self.resamples)
+            improvement = probability_of_improvement(matrix, scratch, resamples=self.curve_resamples)
         return MethodSummary(
             name=method,
             family="" if first is None else str(first["family"]),
@@ -144,11 +147,11 @@ class _Effort:
             auc=None if areas is None else aggregate(areas, ["iqm"], resamples=self.resamples)["iqm"],
             curve=None if areas is None else curve_band(*curve_array(table, method), resamples=self.curve_resamples),
             profile=None if matrix is None else performance_profile(matrix, resamples=self.curve_resamples),
-            against=difference(matrix, scratch, resamples=self.resamples) if both else None,
+            against=against,
             auc_against=None
             if areas is None or scratch_areas is None
             else difference(areas, scratch_areas, resamples=self.resamples),
-            improvement=probability_of_improvement(matrix, scratch, resamples=self.curve_resamples) if both else None,
+            improvement=improvement,
             scratch_cost=None if areas is None or scratch is None else self._cost(method, scratch),
             costs=() if areas is None else tuple(self._cost(method, level) for level in LEVELS),
             wall_clock=_over(runs["wall_clock"], np.mean),

@@ -80,7 +80,7 @@ def factorial(
         if (matrix := arms.get(method)) is None:
             continue
         check(matrix)
-        values[method] = METRICS[name].value(matrix)
+        values[method] = float(METRICS[name].value(matrix))
         if len(matrix) > 1:
             # A stream of its own for each arm: their seeds have nothing to do with each other.
             draws[method] = METRICS[name].draws(matrix, counts(*matrix.shape, resamples, seed, stream))
@@ -120,8 +120,13 @@ def _pairs() -> list[tuple[str, str, str]]:
     """Every part, arm with it and arm that differs in nothing else."""
     by_switches = {switches: method for method, switches in ARMS.items()}
     return [
-        (PARTS[part], method, by_switches[(*switches[:part], False, *switches[part + 1 :])])
+        (PARTS[part], method, by_switches[_without(switches, part)])
         for part in range(3)
         for method, switches in ARMS.items()
         if switches[part]
     ]
+
+
+def _without(switches: Arm, part: int) -> Arm:
+    first, second, third = (on and place != part for place, on in enumerate(switches))
+    return first, second, third

@@ -188,7 +188,7 @@ def score_matrix(
     """
     rows = table.runs[table.runs["method"] == method]
     matrix = rows.pivot(index="seed", columns="task", values=column)
-    matrix = matrix.reindex(index=table.seeds(method), columns=table.tasks if tasks is None else tasks)
+    matrix = matrix.reindex(index=table.seeds(method), columns=list(table.tasks if tasks is None else tasks))
     _refuse_gaps(table, method, matrix)
     return matrix.to_numpy(dtype=np.float64)
 
