@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 CONFIDENCE = 0.95
-PIECE = 4096
+PIECE = 2048
 """Resamples at a time, so that what they need stays in a core's cache."""
 
 Scores = NDArray[np.float64]
@@ -68,11 +68,15 @@ def iqm_draws(scores: Scores, drawn: Counts) -> Draws:
     found = np.empty((len(drawn), points.shape[1]))
     for first in range(0, len(drawn), PIECE):
         # Runs along the first axis: partial sums over them are then additions of whole rows.
-        part = np.ascontiguousarray(drawn[first : first + PIECE].reshape(-1, runs).T)
+        part = np.ascontiguousarray(drawn[first : first + PIECE].reshape(-1, runs).T).astype(np.int32)
+        below = np.empty_like(part)
         for point, order in enumerate(orders.T):
             ordered = points[order, point]
-            below = np.clip(np.cumsum(part[order], axis=0, dtype=np.uint16)[:-1], cut, runs - cut)
-            total = (runs - cut) * ordered[-1] - cut * ordered[0] - np.diff(ordered) @ below
+            np.copyto(below[0], part[order[0]])
+            for place in range(1, runs):
+                np.add(below[place - 1], part[order[place]], out=below[place])
+            np.clip(below, cut, runs - cut, out=below)
+            total = (runs - cut) * ordered[-1] - cut * ordered[0] - np.diff(ordered) @ below[:-1]
             found[first : first + PIECE, point] = total / (runs - 2 * cut)
     return found.reshape(len(drawn), *scores.shape[2:])
 
