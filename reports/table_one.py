@@ -9,13 +9,9 @@ from rich.table import Table
 
 from wpt_bench.analysis.compare import Comparison
 from wpt_bench.analysis.properties import (
-    DECLARED_RULES,
-    EFFECTS,
-    POOLING,
     Cell,
     Properties,
     Verdict,
-    reasons,
 )
 
 SYMBOLS: dict[Verdict, str] = {"yes": "✓", "no": "✗", "some": "some", "not measured": "n/m", "not applicable": "—"}
@@ -26,22 +22,18 @@ ROOM_FOR_NAMES = 118
 
 
 def show_declared(table: Properties, console: Console) -> None:
-    """Prints Table 1 as the code of the installed methods declares it, and when a property counts as declared."""
+    """Prints Table 1 as the code of the installed methods declares it."""
     title = "Table 1, declared by the code of the installed methods"
     console.print(properties_table(table, title, wide=console.width >= ROOM_FOR_NAMES))
-    rules = "; ".join(f"{name}: {rule}" for name, rule in DECLARED_RULES.items())
-    _say(console, f"A tick if, for every method of the family (some: for some of them): {rules}.")
 
 
 def show_measured(comparison: Comparison, console: Console) -> None:
-    """Prints Table 1 as runs measure it; below it figures, reasons, and what each effect is."""
+    """Prints Table 1 as runs measure it, and its figures; what each effect is, and what was not measured, is long."""
     table = comparison.table
     title = f"Table 1, measured by the runs of {table.suite} · {table.profile} · {table.observation}"
     console.print(properties_table(comparison.properties, title, wide=console.width >= ROOM_FOR_NAMES))
-    _say(console, f"{POOLING} {NOT_MEASURED}")
-    for name, effect in EFFECTS.items():
-        _say(console, f"{name}: {effect}.")
-    for sentence in (*findings(comparison.properties), *reasons(comparison.properties)):
+    _say(console, f"{NOT_MEASURED} The report says what each property means, and why a cell was not measured.")
+    for sentence in findings(comparison.properties):
         _say(console, sentence)
 
 

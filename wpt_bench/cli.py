@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import itertools
 import json
 import os
 import signal
@@ -411,9 +412,11 @@ def status(
     _show(rows, as_json, title=f"runs in {out}")
 
 
-@command(app, "wpt-bench report dmc · wpt-bench report --profile quick")
+@command(app, "wpt-bench report dmc · wpt-bench report --profile quick · wpt-bench report results/dmc-quick")
 def report(
-    suite: Annotated[str, typer.Argument(help="dmc, metaworld, or nothing for every suite with runs")] = "",
+    suite: Annotated[
+        str, typer.Argument(help="dmc, metaworld, nothing for every suite with runs, or a published folder")
+    ] = "",
     profile: ProfileName = "quick",
     tasks: Tasks = "",
     methods: Methods = "",
@@ -422,8 +425,12 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Prints the comparison and renders the HTML report, from records alone."""
+    from wpt_bench.analysis.archive import is_published
     from wpt_bench.running.plan import Layout, select
 
+    if suite not in registry.suites() and is_published(Path(suite)):
+        _report_published(Path(suite), Layout(out), as_json)
+        return
     loaded = profiles.load(profile)
     names = [suite] if suite else [name for name in loaded.grids if Layout(out).data(name, loaded.name).exists()]
     if not names:
@@ -617,12 +624,50 @@ def _dry_run(selection: Any, layout: Any, workers: int) -> None:
     )
 
 
+@command(app, "wpt-bench resolution · wpt-bench resolution --seeds 3,5 --tasks 4 --trials 500 --json")
+def resolution(
+    seeds: Annotated[str, typer.Option("--seeds", help="numbers of seeds, comma-separated")] = "3,5,10",
+    tasks: Annotated[str, typer.Option("--tasks", help="numbers of tasks, comma-separated")] = "4,10",
+    metric: Annotated[str, typer.Option("--metric", help="iqm, median, mean or optimality_gap")] = "iqm",
+    trials: Annotated[int, typer.Option("--trials", min=100, help="simulated comparisons for each row")] = 2000,
+    as_json: Json = False,
+) -> None:
+    """Simulates what seeds can resolve: coverage of intervals, and the smallest difference that is seen.
+
+    Half widths and differences are in standard deviations of one task's scores over seeds; a difference is the one
+    that is called separated in 80% of the trials.
+    """
+    from dataclasses import asdict
+
+    from wpt_bench.analysis.aggregate import METRICS
+    from wpt_bench.analysis.resolution import simulate
+
+    if metric not in METRICS:
+        raise registry.nearest("metric", metric, METRICS)
+    pairs = list(itertools.product(_numbers(tasks, "Tasks", 1), _numbers(seeds, "Seeds", 2)))
+    rows = []
+    with _bar("simulating") as progress:
+        for done, (of_tasks, of_seeds) in enumerate(pairs):
+            progress(done / len(pairs), f"{of_seeds} seeds, {of_tasks} tasks")
+            rows.append(asdict(simulate(metric, of_seeds, of_tasks, trials=trials)))
+    if not as_json:  # what fits a terminal
+        rows = [{key: value for key, value in row.items() if key not in ("metric", "trials")} for row in rows]
+    _show(rows, as_json, title=f"what seeds resolve: {metric}")
+
+
+def _numbers(text: str, what: str, least: int) -> list[int]:
+    """Whole numbers separated by commas, none below ``least``."""
+    try:
+        found = [int(part) for part in _split(text)]
+    except ValueError:
+        found = []
+    if not found or min(found) < least or max(found) > 255:
+        raise UserError(f"{what} are whole numbers from {least} to 255 separated by commas, not {text!r}.")
+    return found
+
+
 def _report(selection: Any, layout: Any, as_json: bool) -> None:
     from wpt_bench.analysis.compare import compare_runs
-    from wpt_bench.analysis.properties import Declaration, declared
-    from wpt_bench.reports.page import write
-    from wpt_bench.reports.table_one import show_declared, show_measured
-    from wpt_bench.reports.tables import show
     from wpt_bench.running import bench as benching
     from wpt_bench.running.plan import identities
 
@@ -632,12 +677,40 @@ def _report(selection: Any, layout: Any, as_json: bool) -> None:
     comparisons = compare_runs(layout.runs, suite=suite, profile=profile, expected=expected)
     with _bar("computing labels") as progress:
         extras = benching.report_extras(selection, layout, progress)
+    command = f"wpt-bench report {suite} --profile {profile}"
+    for option, chosen, own in (
+        ("tasks", [task.name for task in selection.tasks], selection.profile.grid(suite).tasks),
+        ("methods", [method.name for method in selection.methods], selection.profile.grid(suite).methods),
+        ("seeds", list(map(str, selection.grid.seeds)), list(map(str, selection.profile.grid(suite).seeds))),
+    ):
+        command += f" --{option} {','.join(chosen)}" if chosen != list(own) else ""
+    _render(comparisons, layout.report(suite, profile), f"wpt-bench: {suite}, {profile}", command, extras, as_json)
+
+
+def _report_published(folder: Path, layout: Any, as_json: bool) -> None:
+    """A page of committed records."""
+    from wpt_bench.analysis.archive import read_manifest
+    from wpt_bench.analysis.compare import compare_runs
+
+    manifest = read_manifest(folder)
+    comparisons = compare_runs(folder, suite=manifest.suite, profile=manifest.profile)
+    title = f"wpt-bench: {manifest.suite}, {manifest.profile}, as published"
+    page = layout.out / "reports" / f"published-{folder.resolve().name}"
+    _render(comparisons, page, title, f"wpt-bench report {folder}", {}, as_json)
+
+
+def _render(comparisons: Any, folder: Path, title: str, command: str, extras: dict[str, Any], as_json: bool) -> None:
+    """Writes the page and says on the console what it says."""
+    from wpt_bench.analysis.properties import Declaration, declared
+    from wpt_bench.reports.page import write
+    from wpt_bench.reports.table_one import show_declared, show_measured
+    from wpt_bench.reports.tables import show
+
     by_code = declared(
         Declaration(method.name, method.family, str(method.data_access), method.online)
         for method in registry.methods().values()
     )
-    title = f"wpt-bench: {suite}, {profile}"
-    page = write(comparisons, layout.report(suite, profile), title=title, extras=extras, declared=by_code)
+    page = write(comparisons, folder, title=title, extras=extras, declared=by_code, command=command)
     if as_json:
         _json(json.loads((page.parent / "summary.json").read_text()) | {"report": str(page)})
         return

@@ -5,7 +5,7 @@ from analysis.synthetic import grid, write
 from rich.console import Console
 
 from wpt_bench.analysis.compare import compare
-from wpt_bench.analysis.properties import DECLARED_RULES, EFFECTS, FAMILIES, Declaration, declared
+from wpt_bench.analysis.properties import FAMILIES, Declaration, declared
 from wpt_bench.analysis.scores import load_runs
 from wpt_bench.reports.table_one import show_declared, show_measured
 
@@ -34,24 +34,21 @@ def test_declared_cells_in_the_order_of_the_families(width):
     text = printed(width, show_declared, declared(METHODS))
     assert symbols(text, "reward-free") == ["some", "—", "—", "—", "—", "✓", "—", "—"]
     assert symbols(text, "continual") == ["✗", "—", "—", "—", "—", "✓", "—", "✓"]
-    assert all(rule in text for rule in DECLARED_RULES.values())
-    table = text.split("A tick if")[0]
-    assert all(word in table.split() for family in FAMILIES for word in family.split())
-    assert max(map(len, table.splitlines())) <= width
+    assert all(word in text.split() for family in FAMILIES for word in family.split())
+    assert max(map(len, text.splitlines())) <= width
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_measured_cells_with_figures_reasons_and_effects(tmp_path, width):
+def test_measured_cells_with_their_figures(tmp_path, width):
     grid(tmp_path, {"dreamer": 0.2, "wpt": 0.9}, spread=0.01)
     comparison = compare(load_runs(tmp_path, suite="dmc", profile="quick"), resamples=200, curve_resamples=20)
     text = printed(width, show_measured, comparison)
     assert symbols(text, "reward-free") == [*["n/m"] * 5, "✓", "n/m", "—"]
     assert symbols(text, "non-expert") == [*["n/m"] * 7, "—"]
     assert symbols(text, "continual") == [*["n/m"] * 5, "✓", "n/m", "✓"]
-    assert all(effect in text for effect in EFFECTS.values())
     figures = next(line for line in text.splitlines() if line.startswith("training stability, figures"))
     assert "WPT" in figures and "spread 0." in figures and "drawdown 0." in figures and "(wpt)" in figures
-    assert "no finished run in this table" in text
+    assert "n/m: not measured. The report says what each property means" in text
 
 
 def test_families_in_brackets_are_no_markup(tmp_path):
