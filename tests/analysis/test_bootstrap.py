@@ -16,7 +16,7 @@ from wpt_bench.analysis.aggregate import (
     performance_profile,
     probability_of_improvement,
 )
-from wpt_bench.analysis.bootstrap import correction, counts, interval, iqm, iqm_draws, mean_draws, stretched
+from wpt_bench.analysis.bootstrap import counts, interval, iqm, iqm_draws, margin, mean_draws, stretched
 
 RLIABLE = {
     "iqm": metrics.aggregate_iqm,
@@ -109,19 +109,28 @@ def test_counts_repeat_and_cannot_be_written_over():
 
 
 def test_the_correction_by_hand():
-    # Three seeds, 20 tasks: sqrt(3 / 2) times the quantile of t with 40 degrees, 2.0211, over the normal one, 1.9600.
-    assert correction(3, 20) == pytest.approx(1.22474 * 2.02108 / 1.95996, rel=1e-4)
-    assert correction(2, 1) == pytest.approx(1.41421 * 12.7062 / 1.95996, rel=1e-4)
-    assert correction(1000, 100) == pytest.approx(1.0, abs=1e-3)
-    assert stretched(1.0, np.array([0.5, 1.0, 2.0]), 3, 20) == pytest.approx(
-        1 + 1.26291 * np.array([-0.5, 0, 1]), rel=1e-4
-    )
+    # Three seeds, 20 tasks: sqrt(3 / 2) times the quantile of t with 40 degrees, 2.0211; draws with a deviation of .1.
+    draws = np.array([0.4, 0.6] * 50)
+    assert margin(draws, 3, 20) == pytest.approx(0.1 * 1.22474 * 2.02108, rel=1e-4)
+    assert margin(draws, 2, 1) == pytest.approx(0.1 * 1.41421 * 12.7062, rel=1e-4)
+    assert margin(draws, 250, 100) == pytest.approx(0.1 * 1.96, rel=5e-3)
+    wide = stretched(1.0, np.array([0.5, 1.0, 2.0]), 3, 20)
+    assert wide == pytest.approx(1 + 1.22474 * 2.02108 / 1.95996 * np.array([-0.5, 0, 1]), rel=1e-4)
 
 
-def test_a_corrected_interval_holds_rliables():
+def test_a_corrected_interval_of_normal_means_is_students():
+    """One task: the bootstrap's deviation, corrected, is the standard error, so that the interval is the t interval."""
+    scores = np.array([[0.2], [0.5], [0.3], [0.9]])
+    found = aggregate(scores, ["mean"], resamples=50_000)["mean"]
+    half = 3.18245 * scores.std(ddof=1) / 2
+    assert [found.corrected_low, found.corrected_high] == pytest.approx([0.475 - half, 0.475 + half], rel=0.02)
+
+
+def test_a_corrected_interval_is_wider_than_rliables_and_symmetric():
     found = aggregate(np.random.default_rng(0).random((3, 4)), resamples=2000)
     for one in found.values():
-        assert one.corrected_low < one.low <= one.value <= one.high < one.corrected_high
+        assert one.corrected_high - one.corrected_low > one.high - one.low > 0
+        assert one.corrected_low + one.corrected_high == pytest.approx(2 * one.value)
     assert str(found["mean"]) != found["mean"].corrected
 
 
@@ -168,7 +177,7 @@ def test_improvement_by_hand():
         np.array([[2.0, 0.0], [4.0, 0.0]]), np.array([[1.0, 0.0], [3.0, 1.0]]), resamples=50
     )
     assert found.value == pytest.approx((3 / 4 + 1 / 4) / 2)
-    assert 0 <= found.corrected_low <= found.low <= found.high <= found.corrected_high <= 1
+    assert 0 <= found.corrected_low < found.value < found.corrected_high <= 1
 
 
 def test_a_difference_draws_both_sides_independently():

@@ -1,13 +1,13 @@
 """Aggregates over tasks and seeds with stratified 95% bootstrap intervals, the same on every call.
 
 Every figure has two intervals: the percentile interval that rliable gives, and the same one corrected for few seeds
-(see ``bootstrap.correction``). What is called separated, and what bands of curves show, is the corrected one.
+(see ``bootstrap.margin``). What is called separated, and what bands of curves show, is the corrected one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,12 @@ from wpt_bench.analysis.bootstrap import (
     Draws,
     Scores,
     check,
-    correction,
     counts,
     interval,
     iqm,
     iqm_draws,
+    margin,
     mean_draws,
-    stretched,
     task_mean_draws,
 )
 
@@ -99,10 +98,10 @@ class Band:
     high: NDArray[np.float64] | None
 
 
-def estimate(value: float, draws: Draws, honest: Draws) -> Estimate:
-    """An estimate from its draws and its stretched draws, ``(resamples,)`` each."""
-    (low, high), (corrected_low, corrected_high) = interval(draws), interval(honest)
-    return Estimate(value, float(low), float(high), float(corrected_low), float(corrected_high))
+def estimate(value: float, draws: Draws, half_width: float) -> Estimate:
+    """An estimate from its draws, ``(resamples,)``, and half the width of its corrected interval."""
+    low, high = interval(draws)
+    return Estimate(value, float(low), float(high), float(value - half_width), float(value + half_width))
 
 
 def aggregate(
@@ -126,7 +125,7 @@ def aggregate(
     found = {}
     for name in names:
         value, draws = float(METRICS[name].value(scores)), METRICS[name].draws(scores, drawn)
-        found[name] = estimate(value, draws, stretched(value, draws, *scores.shape))
+        found[name] = estimate(value, draws, float(margin(draws, *scores.shape)))
     return found
 
 
@@ -143,7 +142,8 @@ def curve_band(
     if len(scores) == 1:
         return Band(env_steps, value, None, None)
     draws = iqm_draws(scores, counts(*scores.shape[:2], resamples, seed))
-    return Band(env_steps, value, *interval(stretched(value, draws, *scores.shape[:2])))
+    half_width = margin(draws, *scores.shape[:2])
+    return Band(env_steps, value, value - half_width, value + half_width)
 
 
 def performance_profile(
@@ -164,8 +164,8 @@ def performance_profile(
     if len(scores) == 1:
         return Band(levels, value, None, None)
     draws = mean_draws(above, counts(*scores.shape, resamples, seed))
-    low, high = interval(stretched(value, draws, *scores.shape))
-    return Band(levels, value, low.clip(0, 1), high.clip(0, 1))
+    half_width = margin(draws, *scores.shape)
+    return Band(levels, value, (value - half_width).clip(0, 1), (value + half_width).clip(0, 1))
 
 
 def difference(
@@ -191,9 +191,8 @@ def difference(
         metric.draws(matrix, counts(*matrix.shape, resamples, seed, stream))
         for stream, matrix in enumerate((scores, others))
     ]
-    sides = zip(values, draws, (scores, others), strict=True)
-    honest = [stretched(its, of, *matrix.shape) for its, of, matrix in sides]
-    return estimate(value, draws[0] - draws[1], honest[0] - honest[1])
+    margins = [margin(of, *matrix.shape) for of, matrix in zip(draws, (scores, others), strict=True)]
+    return estimate(value, draws[0] - draws[1], float(np.hypot(*margins)))
 
 
 def probability_of_improvement(
@@ -221,5 +220,6 @@ def probability_of_improvement(
     pairs = wins.shape[0] * wins.shape[1] * wins.shape[2]
     # Sums over the seeds of one side first: resamples x (other side's seeds x tasks) at most.
     draws = (np.einsum("rst,sot->rot", mine, wins, optimize=False) * theirs).sum(axis=(1, 2)) / pairs
-    stretch = max(correction(*matrix.shape) for matrix in (scores, others))
-    return estimate(value, draws, (value + stretch * (draws - value)).clip(0, 1))
+    found = estimate(value, draws, max(float(margin(draws, *matrix.shape)) for matrix in (scores, others)))
+    assert found.corrected_low is not None and found.corrected_high is not None
+    return replace(found, corrected_low=max(found.corrected_low, 0.0), corrected_high=min(found.corrected_high, 1.0))

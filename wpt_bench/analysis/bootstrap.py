@@ -6,7 +6,7 @@ counts, how often it holds each run. Counts depend on the number of seeds and ta
 alone, so they are drawn once for all methods of a shape, and statistics of all resamples are a few array operations.
 
 Percentile intervals of few seeds are too narrow: a resample of n seeds varies by (n - 1) / n of what samples vary.
-``correction`` says by how much deviations have to be stretched to make up for it.
+``margin`` makes up for it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 CONFIDENCE = 0.95
+TAIL = (1 + CONFIDENCE) / 2
 PIECE = 2048
 """Resamples at a time, so that what they need stays in a core's cache."""
 
@@ -97,27 +98,33 @@ def task_mean_draws(scores: Scores, drawn: Counts) -> Draws:
     return np.einsum("rst,st->rt", drawn, scores, optimize=False) / len(scores)
 
 
-def correction(seeds: int, tasks: int) -> float:
-    """By what factor deviations of resamples are stretched to make a 95% interval of few seeds honest.
+def margin(draws: Draws, seeds: int, tasks: int) -> NDArray[np.float64]:
+    """Half the width of the corrected 95% interval of a figure, from its resamples: ``(resamples, ...)`` to ``(...)``.
 
-    ``sqrt(n / (n - 1))`` undoes the bootstrap's bias of the variance within each stratum, and the quantile of Student's
-    t with ``tasks * (n - 1)`` degrees of freedom over the normal one allows for that variance being estimated: exact
-    for the mean of normal scores of equal variance, else an approximation, whose coverage ``coverage.simulate``
-    measures.
+    The standard deviation of the resamples, times ``sqrt(n / (n - 1))``, which undoes the bootstrap's bias of the
+    variance within each stratum, times the quantile of Student's t with ``tasks * (n - 1)`` degrees of freedom, which
+    allows for that variance being estimated. Exact for the mean of normal scores of equal variance, else an
+    approximation, whose coverage ``resolution.simulate`` measures. Being symmetric it does not depend on which few
+    values a handful of seeds can take, as percentiles do.
     """
-    tail = (1 + CONFIDENCE) / 2
-    return float(np.sqrt(seeds / (seeds - 1)) * stdtrit(tasks * (seeds - 1), tail) / ndtri(tail))
+    return _t(seeds, tasks) * np.sqrt(seeds / (seeds - 1)) * draws.std(axis=0)
 
 
 def stretched(value: NDArray[np.float64] | float, draws: Draws, seeds: int, tasks: int) -> Draws:
-    """Draws whose deviations from ``value`` are stretched by ``correction``."""
-    return value + correction(seeds, tasks) * (draws - value)
+    """Draws whose deviations from ``value`` are as much larger as ``margin`` is than that of a normal interval.
+
+    For what is no smooth function of the draws, such as the step at which a curve reaches a level.
+    """
+    return value + _t(seeds, tasks) / ndtri(TAIL) * np.sqrt(seeds / (seeds - 1)) * (draws - value)
+
+
+def _t(seeds: int, tasks: int) -> float:
+    return float(stdtrit(tasks * (seeds - 1), TAIL))
 
 
 def interval(draws: Draws) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The percentile interval over the first axis, as rliable's (arch's ``percentile`` method)."""
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(draws, [tail, 100 - tail], axis=0)
+    low, high = np.quantile(draws, [1 - TAIL, TAIL], axis=0)
     return low, high
 
 

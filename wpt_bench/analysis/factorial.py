@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wpt_bench.analysis.aggregate import METRICS, TABLE_RESAMPLES, Estimate, estimate
-from wpt_bench.analysis.bootstrap import Scores, check, counts, stretched
+from wpt_bench.analysis.bootstrap import Scores, check, counts, margin
 
 Arm = tuple[bool, bool, bool]
 PARTS = ("pre-training", "rehearsal", "guidance")
@@ -75,7 +75,7 @@ def factorial(
         name: key of ``METRICS``.
     """
     arms = {method: matrix for method, matrix in scores.items() if method in ARMS or method == RANDOM_REPLAY}
-    values, draws, honest = {}, {}, {}
+    values, draws, margins = {}, {}, {}
     for stream, method in enumerate((*ARMS, RANDOM_REPLAY)):
         if (matrix := arms.get(method)) is None:
             continue
@@ -84,14 +84,15 @@ def factorial(
         if len(matrix) > 1:
             # A stream of its own for each arm: their seeds have nothing to do with each other.
             draws[method] = METRICS[name].draws(matrix, counts(*matrix.shape, resamples, seed, stream))
-            honest[method] = stretched(values[method], draws[method], *matrix.shape)
+            margins[method] = float(margin(draws[method], *matrix.shape))
 
     def effect(label: str, weights: Mapping[str, float]) -> Effect:
         value = float(sum(weight * values[method] for method, weight in weights.items()))
         if not all(method in draws for method in weights):
             return Effect(label, Estimate(value), tuple(weights))
-        sums = [np.sum([weight * of[method] for method, weight in weights.items()], axis=0) for of in (draws, honest)]
-        return Effect(label, estimate(value, *sums), tuple(weights))
+        drawn = np.sum([weight * draws[method] for method, weight in weights.items()], axis=0)
+        half_width = float(np.linalg.norm([weight * margins[method] for method, weight in weights.items()]))
+        return Effect(label, estimate(value, drawn, half_width), tuple(weights))
 
     missing = tuple(method for method in ARMS if method not in values)
     contrasts = [] if missing else [parts for size in (1, 2, 3) for parts in itertools.combinations(range(3), size)]

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wpt_bench.analysis.aggregate import ONE_SEED, Estimate, estimate
-from wpt_bench.analysis.bootstrap import stretched
+from wpt_bench.analysis.bootstrap import margin
 from wpt_bench.analysis.scores import SCRATCH, UNGRANTED, RunTable
 
 FAMILIES = (
@@ -230,7 +230,7 @@ def _drawn(values: NDArray[np.float64], resamples: int, rng: np.random.Generator
 def _estimate(value: float, draws: NDArray[np.float64], strata: Sequence[NDArray[np.float64]]) -> Estimate:
     """An estimate of a figure of ``strata``; the stratum with fewest seeds says how much its interval is corrected."""
     seeds = min(len(values) for values in strata)
-    return estimate(value, draws, stretched(value, draws, seeds, len(strata)))
+    return estimate(value, draws, float(margin(draws, seeds, len(strata))))
 
 
 def _measured(table: RunTable, name: str, family: str, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:

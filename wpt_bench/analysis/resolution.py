@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from wpt_bench.analysis.aggregate import METRICS, Estimate, estimate
-from wpt_bench.analysis.bootstrap import counts, stretched
+from wpt_bench.analysis.bootstrap import counts, margin
 
 DEVIATION = 0.1
 """Standard deviation of the scores of one task over seeds; results are in units of it."""
@@ -55,15 +55,15 @@ def simulate(metric: str, seeds: int, tasks: int, *, trials: int = TRIALS, seed:
     truth = METRICS[metric].value(means + DEVIATION * rng.standard_normal((ENOUGH_RUNS, tasks)))
     singles, differences = [], []
     for trial in range(trials):
-        values, draws, honest = [], [], []
+        values, draws, margins = [], [], []
         for method in range(2):
             scores = means + DEVIATION * rng.standard_normal((seeds, tasks))
             drawn = counts(seeds, tasks, RESAMPLES, seed, 2 * trial + method)
-            values.append(METRICS[metric].value(scores))
+            values.append(float(METRICS[metric].value(scores)))
             draws.append(METRICS[metric].draws(scores, drawn))
-            honest.append(stretched(values[-1], draws[-1], seeds, tasks))
-        singles.append(estimate(values[0], draws[0], honest[0]))
-        differences.append(estimate(values[0] - values[1], draws[0] - draws[1], honest[0] - honest[1]))
+            margins.append(float(margin(draws[-1], seeds, tasks)))
+        singles.append(estimate(values[0], draws[0], margins[0]))
+        differences.append(estimate(values[0] - values[1], draws[0] - draws[1], float(np.hypot(*margins))))
     # A method that is better by d throughout moves every draw by d: it is seen as soon as d lifts the lower end over 0.
     needed = [-_ends(one)[0] for one in differences]
     widths = [high - low for low, high in map(_ends, singles)]
