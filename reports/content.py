@@ -307,6 +307,8 @@ def _reach(reach: Reach | None, budget: int) -> tuple[Cell, Cell]:
         note = f"{reach.low:,.0f} to {high}"
     if reach.env_steps is None:
         return Cell(BEYOND, None, note), Cell(NOTHING)
+    if reach.env_steps == 0:  # nothing was saved: there was nothing to learn
+        return Cell("from the start", 0.0, note), Cell(NOTHING)
     saved = 1 - reach.env_steps / budget
     return Cell(f"{reach.env_steps:,.0f}", reach.env_steps, note), Cell(f"{saved:.0%}", saved)
 

@@ -116,6 +116,8 @@ def _reached(reach: Reach, budget: int) -> str:
     """When the final score of scratch was reached, as a clause."""
     if reach.env_steps is None:
         return f"{SCRATCH}'s final IQM of {reach.level:.3f} is not reached"
+    if reach.env_steps == 0:
+        return f"{SCRATCH}'s final IQM of {reach.level:.3f} is there from the start"
     steps = f"{SCRATCH}'s final IQM of {reach.level:.3f} is reached after {reach.env_steps:,.0f} of {budget:,} steps"
     if reach.low is None:
         return steps
