@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from wpt_bench.analysis.aggregate import Estimate
+from wpt_bench.analysis.aggregate import Estimate, three
 from wpt_bench.analysis.compare import LEVELS, Comparison
 from wpt_bench.analysis.factorial import ARMS, PARTS, RANDOM_REPLAY
 from wpt_bench.analysis.published import nearest_to_budget
@@ -294,7 +294,7 @@ def _estimate(estimate: Estimate | None) -> Cell:
 
 
 def _corrected(estimate: Estimate | None) -> Cell:
-    return Cell(NOTHING) if estimate is None else Cell(f"{estimate.value:.3f} {estimate.corrected}", estimate.value)
+    return Cell(NOTHING) if estimate is None else Cell(f"{three(estimate.value)} {estimate.corrected}", estimate.value)
 
 
 def _reach(reach: Reach | None, budget: int) -> tuple[Cell, Cell]:

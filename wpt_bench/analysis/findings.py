@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from wpt_bench.analysis.aggregate import NOT_SEPARATED, ONE_SEED, Estimate
+from wpt_bench.analysis.aggregate import NOT_SEPARATED, ONE_SEED, Estimate, three
 from wpt_bench.analysis.factorial import PARTS, Factorial
 from wpt_bench.analysis.published import held_against_published
 from wpt_bench.analysis.reach import Reach
@@ -109,7 +109,7 @@ def _against(row: MethodSummary, scratch: MethodSummary, budget: int) -> str:
 
 
 def _signed(estimate: Estimate) -> str:
-    return f"{estimate.value:+.3f} {estimate.corrected}"
+    return f"{three(estimate.value, '+')} {estimate.corrected}"
 
 
 def _reached(reach: Reach, budget: int) -> str:
