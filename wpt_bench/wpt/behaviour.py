@@ -16,7 +16,7 @@ from wpt_bench.world_model.functional import (
 )
 from wpt_bench.world_model.nets import head
 from wpt_bench.world_model.optimizer import Optimizer
-from wpt_bench.world_model.rssm import RSSM, Latent, PriorTape
+from wpt_bench.world_model.rssm import RSSM, Latent
 from wpt_bench.world_model.tape import ChainTape
 from wpt_bench.wpt.settings import Settings
 
@@ -85,14 +85,12 @@ class Behaviour:
         draws = torch.randn((*noise.shape[:2], ACTION_PAD), generator=generator, device=mask.device)
         weight = DISCOUNT ** torch.arange(steps, device=mask.device).unsqueeze(-1)
 
-        dynamics, actor = PriorTape(rssm), ChainTape(self.actor, bf16=rssm.bf16)
-        latent, features, raw = start, [start.feature], []
+        dynamics, actor, raw = rssm.imagination(start, steps), ChainTape(self.actor, bf16=rssm.bf16), []
         with torch.no_grad():
             for uniform, draw in zip(noise.unbind(), draws.unbind(), strict=True):
-                raw.append(actor.forward(features[-1]))
-                latent = dynamics.forward(latent, draw_action(raw[-1], draw)[0] * mask, uniform)
-                features.append(latent.feature)
-            feature = torch.cat(features)
+                raw.append(actor.forward(dynamics.feature))
+                dynamics.forward(draw_action(raw[-1], draw)[0] * mask, uniform)
+            feature = dynamics.features().flatten(0, 1)
         reached = feature[len(start.deter) :].split(PIECE)
         reward_tape, value_tape = (ChainTape(net, frozen=True, bf16=rssm.bf16) for net in (reward, self.slow_critic))
         reward_logits = [reward_tape.forward(piece).requires_grad_() for piece in reached]
@@ -116,7 +114,7 @@ class Behaviour:
                 for of_reward, of_value in zip(reversed(of_rewards), reversed(of_values), strict=True)
             ]
             of_feature = torch.cat(pieces[::-1]).view(steps, len(start.deter), -1)
-            of_action = dynamics.backward_all(of_feature)
+            of_action = dynamics.backward(of_feature)
         (of_raw,) = torch.autograd.grad([action, bonus], policy_raw, [of_action * mask, None])
         for gradient in reversed(of_raw.neg().unbind()):
             actor.end(gradient)

@@ -1,0 +1,253 @@
+"""The recurrent model's scans in compiled code, for float32 on a CPU: what ``rssm``'s tapes do, from the same arrays.
+
+The kernels step through time; gradients of matrices are left to one large product of torch's after all steps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wpt_bench.world_model import kernels
+from wpt_bench.world_model.nets import BlockLinear, NormSiLU
+from wpt_bench.world_model.recurrence import Recurrence
+from wpt_bench.world_model.tape import Gradients, block_major
+
+if TYPE_CHECKING:
+    from wpt_bench.world_model.rssm import RSSM, Latent
+
+Floats = NDArray[np.float32]
+
+
+class PosteriorScan:
+    """See ``rssm.PosteriorSteps``."""
+
+    def __init__(self, rssm: RSSM, action: Tensor, embedded: Tensor, noise: Tensor) -> None:
+        self._rssm = rssm
+        steps, batch, deter = action.shape
+        stoch, hidden = rssm.size.stoch_flat, rssm.size.hidden
+        self._cell, self._posterior = _cell(rssm.recurrence), _posterior(rssm)
+        self._kept, self._norms = _kept(steps, batch, hidden, deter), _norms(steps, batch, hidden)
+        self._hidden, self._probs = _empty(steps, batch, hidden), _empty(steps, batch, stoch)
+        self._states = _empty(steps + 1, batch, deter + stoch)
+        self._states[0] = 0
+        logits = _empty(steps, batch, stoch)
+        kernels.observe(
+            self._cell,
+            self._posterior,
+            self._kept,
+            self._norms,
+            self._hidden,
+            self._probs,
+            logits,
+            self._states,
+            _array(action),
+            _array(embedded),
+            _array(noise),
+        )
+        self._deter, self._logits = deter, logits
+
+    def outputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Deterministic and stochastic states, and logits."""
+        deter, stoch = torch.from_numpy(self._states[1:]).tensor_split([self._deter], -1)
+        return deter.contiguous(), stoch.contiguous(), torch.from_numpy(self._logits)
+
+    def backward(self, deter: Tensor, stoch: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Gradients]:
+        """From gradients of states and logits to those of actions and embeddings, and of all parameters."""
+        steps, batch, hidden = self._hidden.shape
+        to_states = torch.cat([deter, stoch], -1).numpy()
+        to_logits = logits.clone(memory_format=torch.contiguous_format).numpy()
+        to_hidden, to_core = _empty(steps, batch, hidden), _empty(steps, batch, self._deter)
+        to_gates = _empty(steps, batch, 3 * self._deter)
+        to_from_stoch, to_from_deter = _empty(steps, batch, hidden), _empty(steps, batch, hidden)
+        sums = np.zeros((8, max(hidden, self._deter)), np.float32)
+        kernels.observe_back(
+            self._cell,
+            self._posterior,
+            self._kept,
+            self._norms,
+            self._probs,
+            self._states,
+            self._rssm.size.stoch,
+            to_states,
+            to_logits,
+            to_hidden,
+            to_gates,
+            to_core,
+            to_from_stoch,
+            to_from_deter,
+            sums,
+        )
+        rssm, layer = self._rssm, self._rssm.recurrence
+        before, reached = (torch.from_numpy(part).flatten(0, 1) for part in (self._states[:-1], self._states[1:]))
+        old, chosen = before[:, : self._deter], before[:, self._deter :]
+        gates, core, from_stoch, from_deter, posterior, logit = (
+            torch.from_numpy(part).flatten(0, 1)
+            for part in (to_gates, to_core, to_from_stoch, to_from_deter, to_hidden, to_logits)
+        )
+        took_stoch, took_deter, took_core, took_hidden = (
+            torch.from_numpy(part).flatten(0, 1)
+            for part in (self._kept.from_stoch, self._kept.from_deter, self._kept.from_core, self._hidden)
+        )
+        scales = torch.from_numpy(sums)
+
+        def norm(layer: NormSiLU, row: int) -> Gradients:
+            width = len(layer.norm.weight)
+            return {layer.norm.weight: scales[row, :width], layer.norm.bias: scales[row + 1, :width]}
+
+        gradients: Gradients = {
+            layer.stoch_in[0].weight: from_stoch.t() @ chosen,
+            layer.deter_in[0].weight: from_deter.t() @ old,
+            layer.core_latent.weight: torch.cat([core.t() @ took_stoch, core.t() @ took_deter], 1),
+            layer.core_deter.weight: _of_blocks(layer.core_deter, old, core),
+            layer.gates.weight: _of_blocks(layer.gates, took_core, gates),
+            layer.gates.bias: gates.sum(0),
+            rssm.posterior_deter.weight: posterior.t() @ reached[:, : self._deter],
+            rssm.posterior_head.weight: logit.t() @ took_hidden,
+            rssm.posterior_head.bias: logit.sum(0),
+        }
+        gradients |= norm(layer.stoch_in[1], 0) | norm(layer.deter_in[1], 2) | norm(layer.core_norm, 4)
+        gradients |= norm(rssm.posterior_norm, 6)
+        return torch.from_numpy(to_core), torch.from_numpy(to_hidden), gradients
+
+
+class PriorScan:
+    """See ``rssm.PriorSteps``."""
+
+    def __init__(self, rssm: RSSM, start: Latent, steps: int) -> None:
+        rows, size = len(start.deter), rssm.size
+        self._groups = size.stoch
+        self._cell, self._prior = _cell(rssm.recurrence), _prior(rssm)
+        self._kept = _kept(steps, rows, size.hidden, size.deter)
+        self._norms = [_norms(steps, rows, size.hidden) for _ in range(3)]
+        self._probs = _empty(steps, rows, size.stoch_flat)
+        self._states = _empty(steps + 1, rows, size.feature)
+        self._features = torch.from_numpy(self._states)
+        self._features[0] = start.feature
+        self._step = 0
+
+    def forward(self, action: Tensor, noise: Tensor) -> None:
+        """One step further, after padded actions ``(N, action)``; ``noise`` is uniform, ``(N, stoch)``."""
+        before, self._step = self._step, self._step + 1
+        kernels.imagine(
+            self._cell,
+            self._prior,
+            self._kept,
+            *self._norms,
+            self._probs,
+            before,
+            self._states[before],
+            _array(action),
+            _array(noise),
+            self._states[self._step],
+        )
+
+    @property
+    def feature(self) -> Tensor:
+        """The last states."""
+        return self._features[self._step]
+
+    def features(self) -> Tensor:
+        """All states, those imagination started from first: ``(1 + steps, N, feature)``."""
+        return self._features[: self._step + 1]
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        """From the gradients of all states reached, ``(steps, N, feature)``, to those of all actions."""
+        actions = _empty(*gradient.shape[:2], len(self._prior.action_in))
+        kernels.imagine_back(
+            self._cell,
+            self._prior,
+            self._kept,
+            *self._norms,
+            self._probs,
+            self._groups,
+            self._states,
+            gradient.clone(memory_format=torch.contiguous_format).numpy(),
+            actions,
+        )
+        return torch.from_numpy(actions)
+
+
+def fits(x: Tensor, bf16: bool) -> bool:
+    """Whether there is compiled code for such numbers."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not bf16
+
+
+def _cell(layer: Recurrence) -> kernels.Cell:
+    stoch_in, stoch_norm = layer.stoch_in
+    deter_in, deter_norm = layer.deter_in
+    offset = torch.zeros_like(layer.gates.bias).view(layer.blocks, 3, -1)
+    offset[:, 1] = -1  # see RecurrenceTape
+    return kernels.Cell(
+        *_both(stoch_in),
+        *_norm(stoch_norm),
+        *_both(deter_in),
+        *_norm(deter_norm),
+        *_both(layer.core_latent),
+        *_both(layer.core_deter),
+        *_norm(layer.core_norm),
+        *_both(layer.gates),
+        _array(layer.gates.bias + offset.flatten()),
+    )
+
+
+def _posterior(rssm: RSSM) -> kernels.Posterior:
+    head = rssm.posterior_head
+    return kernels.Posterior(
+        *_both(rssm.posterior_deter), *_norm(rssm.posterior_norm), *_both(head), _array(head.bias)
+    )
+
+
+def _prior(rssm: RSSM) -> kernels.Prior:
+    layer, (first, first_norm, second, second_norm, head) = rssm.recurrence, rssm.prior_head
+    action_in, action_norm = layer.action_in
+    return kernels.Prior(
+        *_both(action_in),
+        *_norm(action_norm),
+        *_both(layer.core_action),
+        _array(layer.core_action.bias),
+        *_both(first),
+        *_norm(first_norm),
+        *_both(second),
+        *_norm(second_norm),
+        *_both(head),
+        _array(head.bias),
+    )
+
+
+def _both(layer: nn.Module) -> tuple[Floats, Floats]:
+    """A layer's matrix as the kernels want it, inputs first, and its transpose."""
+    weight = layer.weight.detach()
+    one, other = _array(weight), _array(weight.transpose(-1, -2))
+    return (one, other) if isinstance(layer, BlockLinear) else (other, one)
+
+
+def _norm(layer: NormSiLU) -> tuple[Floats, Floats]:
+    return _array(layer.norm.weight), _array(layer.norm.bias)
+
+
+def _kept(steps: int, rows: int, hidden: int, deter: int) -> kernels.CellKept:
+    norms = (_norms(steps, rows, width) for width in (hidden, hidden, deter))
+    widths = (hidden, hidden, deter, 3 * deter, deter)
+    return kernels.CellKept(*norms, *(_empty(steps, rows, width) for width in widths))
+
+
+def _norms(steps: int, rows: int, width: int) -> kernels.Norms:
+    return kernels.Norms(_empty(steps, rows, width), _empty(steps, rows))
+
+
+def _empty(*shape: int) -> Floats:
+    return np.empty(shape, np.float32)
+
+
+def _array(x: Tensor) -> Floats:
+    return x.detach().contiguous().numpy()
+
+
+def _of_blocks(layer: BlockLinear, x: Tensor, gradient: Tensor) -> Tensor:
+    blocks = len(layer.weight)
+    return torch.bmm(block_major(x, blocks).transpose(1, 2), block_major(gradient, blocks))

@@ -1,0 +1,604 @@
+"""Steps of the recurrent model and back, compiled: what `tape` and `recurrence` say with a call for every operation.
+
+At the sizes a CPU can train, a step's operations take less time than calling them. Here a whole step, or scan, is one
+call of machine code: float32, one thread, no C compiler needed, and kept on disk beside this file for every later
+process (numba does not see changes in other files, so all of it is in this one). `compiled` holds the arrays.
+
+All matrices are ``(inputs, outputs)``; names that end in ``_back`` are their transposes. A state is a row of deter and
+stoch, joined. Arrays are float32, rows first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
+from numba import njit, types
+from numba.extending import intrinsic
+
+from wpt_bench.world_model.functional import UNIMIX
+from wpt_bench.world_model.nets import NORM_EPS
+
+Array = Any
+"""float32 array."""
+import llvmlite.binding as _l; _l.set_option("", "-force-vector-interleave=1")
+_F = np.float32
+_EPS, _UNIMIX = _F(NORM_EPS), _F(UNIMIX)
+_ONE, _ZERO = _F(1), _F(0)
+_WIDE = bool(get_host_cpu_features().get("avx512f"))
+_LANES, _ROWS = (16, 8) if _WIDE else (8, 4)
+"""A tile of a product is ``_ROWS`` rows of two vectors of ``_LANES``: as many as stay in registers."""
+
+# Sums may be reordered, so that they become vectors: the same order on every call, but for a machine of another kind.
+_compiled: Callable[[Any], Any] = njit(
+    nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"}
+)
+
+
+class Cell(NamedTuple):
+    """Weights of the recurrence; ``H`` hidden, ``D`` deter, ``S`` stoch_flat, ``w`` = ``D / blocks``."""
+
+    stoch_in: Array  # (S, H)
+    stoch_in_back: Array
+    stoch_scale: Array  # (H,)
+    stoch_shift: Array
+    deter_in: Array  # (D, H)
+    deter_in_back: Array
+    deter_scale: Array  # (H,)
+    deter_shift: Array
+    core_latent: Array  # (2 H, D)
+    core_latent_back: Array
+    core_deter: Array  # (blocks, w, w)
+    core_deter_back: Array
+    core_scale: Array  # (D,)
+    core_shift: Array
+    gates: Array  # (blocks, w, 3 w)
+    gates_back: Array
+    gates_bias: Array  # (3 D,), what update gates are shifted by included
+
+
+class Posterior(NamedTuple):
+    """Weights from a deterministic state to its posterior."""
+
+    deter: Array  # (D, H)
+    deter_back: Array
+    scale: Array  # (H,)
+    shift: Array
+    head: Array  # (H, S)
+    head_back: Array
+    head_bias: Array  # (S,)
+
+
+class Prior(NamedTuple):
+    """Weights from a deterministic state to its prior, and from an action to what the recurrence takes."""
+
+    action_in: Array  # (A, H)
+    action_in_back: Array
+    action_scale: Array  # (H,)
+    action_shift: Array
+    core_action: Array  # (H, D)
+    core_action_back: Array
+    core_action_bias: Array  # (D,)
+    first: Array  # (D, H)
+    first_back: Array
+    first_scale: Array  # (H,)
+    first_shift: Array
+    second: Array  # (H, H)
+    second_back: Array
+    second_scale: Array
+    second_shift: Array
+    head: Array  # (H, S)
+    head_back: Array
+    head_bias: Array  # (S,)
+
+
+class Norms(NamedTuple):
+    """What a norm keeps for its way back, for all steps: normalised inputs ``(T, N, width)``, scales ``(T, N)``."""
+
+    hat: Array
+    rstd: Array
+
+
+class CellKept(NamedTuple):
+    """What the recurrence keeps of all steps, ``(T, N, width)``."""
+
+    stoch: Norms
+    deter: Norms
+    core: Norms
+    from_stoch: Array  # H, behind the norm, as the next two: what matrices took
+    from_deter: Array  # H
+    from_core: Array  # D
+    gates: Array  # 3 D: of each block reset and update, opened, and candidate
+    proposed: Array  # D
+
+
+# Matrix products
+
+
+def _tile(rows: int, vectors: int) -> Any:
+    """A tile of a product, held in registers: ``c += a @ b``; addresses, and float32 numbers from row to row."""
+    lanes = ir.VectorType(ir.FloatType(), _LANES)
+    wide, narrow = ir.IntType(64), ir.IntType(32)
+
+    @intrinsic
+    def tile(typing: Any, a: Any, a_row: Any, b: Any, b_row: Any, c: Any, c_row: Any, depth: Any) -> Any:
+        def build(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
+            a, a_row, b, b_row, c, c_row, depth = arguments
+            a, b, c = (build.inttoptr(address, ir.FloatType().as_pointer()) for address in (a, b, c))
+            multiply_add = ir.Function(
+                build.module, ir.FunctionType(lanes, [lanes] * 3), f"llvm.fma.v{_LANES}f32"
+            ) if f"llvm.fma.v{_LANES}f32" not in build.module.globals else build.module.globals[f"llvm.fma.v{_LANES}f32"]
+
+            def row(start: Any, length: Any, index: int) -> Any:
+                return build.gep(start, [build.mul(length, wide(index))])
+
+            def vector(start: Any, index: int) -> Any:
+                return build.bitcast(build.gep(start, [wide(index * _LANES)]), lanes.as_pointer())
+
+            inputs = [row(a, a_row, i) for i in range(rows)]
+            outputs = [vector(row(c, c_row, i), j) for i in range(rows) for j in range(vectors)]
+            sums = [build.load(output, align=4) for output in outputs]
+            before, loop, after = build.block, build.append_basic_block(), build.append_basic_block()
+            build.branch(loop)
+            build.position_at_end(loop)
+            step = build.phi(wide)
+            step.add_incoming(wide(0), before)
+            carried = [build.phi(lanes) for _ in sums]
+            weights = [build.load(vector(build.gep(b, [build.mul(step, b_row)]), j), align=4) for j in range(vectors)]
+            found = []
+            for i in range(rows):
+                number = build.load(build.gep(inputs[i], [step]))
+                first = build.insert_element(ir.Constant(lanes, ir.Undefined), number, narrow(0))
+                spread = build.shuffle_vector(
+                    first, ir.Constant(lanes, ir.Undefined), ir.Constant(ir.VectorType(narrow, _LANES), [0] * _LANES)
+                )
+                for j in range(vectors):
+                    found.append(build.call(multiply_add, [spread, weights[j], carried[i * vectors + j]]))
+            following = build.add(step, wide(1))
+            step.add_incoming(following, loop)
+            for phi, start, value in zip(carried, sums, found, strict=True):
+                phi.add_incoming(start, before)
+                phi.add_incoming(value, loop)
+            build.cbranch(build.icmp_signed("<", following, depth), loop, after)
+            build.position_at_end(after)
+            for value, output in zip(found, outputs, strict=True):
+                build.store(value, output, align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 7), build
+
+    return tile
+
+
+_tile_many, _tile_many_thin, _tile_one, _tile_one_thin = _tile(_ROWS, 2), _tile(_ROWS, 1), _tile(1, 2), _tile(1, 1)
+
+
+@_compiled
+def add_product(a: Array, b: Array, c: Array) -> None:
+    """``c += a @ b``; columns of all must lie side by side, rows may lie apart."""
+    rows, depth = a.shape
+    columns = b.shape[1]
+    a_row, b_row, c_row = a.strides[0] // 4, b.strides[0] // 4, c.strides[0] // 4
+    a_at, b_at, c_at = a.ctypes.data, b.ctypes.data, c.ctypes.data
+    full = rows // _ROWS * _ROWS
+    column = 0
+    while column + _LANES <= columns:
+        double = column + 2 * _LANES <= columns
+        from_b, to = b_at + 4 * column, c_at + 4 * column
+        for i in range(0, full, _ROWS):
+            if double:
+                _tile_many(a_at + 4 * i * a_row, a_row, from_b, b_row, to + 4 * i * c_row, c_row, depth)
+            else:
+                _tile_many_thin(a_at + 4 * i * a_row, a_row, from_b, b_row, to + 4 * i * c_row, c_row, depth)
+        for i in range(full, rows):
+            if double:
+                _tile_one(a_at + 4 * i * a_row, a_row, from_b, b_row, to + 4 * i * c_row, c_row, depth)
+            else:
+                _tile_one_thin(a_at + 4 * i * a_row, a_row, from_b, b_row, to + 4 * i * c_row, c_row, depth)
+        column += 2 * _LANES if double else _LANES
+    for i in range(rows):
+        for k in range(depth):
+            for j in range(column, columns):
+                c[i, j] += a[i, k] * b[k, j]
+
+
+@_compiled
+def add_blocks(a: Array, b: Array, c: Array) -> None:
+    """The same with a block-diagonal ``b``: ``(blocks, inputs / blocks, outputs / blocks)``."""
+    _, inputs, outputs = b.shape
+    for block in range(len(b)):
+        add_product(
+            a[:, block * inputs : (block + 1) * inputs], b[block], c[:, block * outputs : (block + 1) * outputs]
+        )
+
+
+@_compiled
+def add_chosen(a: Array, start: int, b: Array, c: Array) -> None:
+    """``c += a[:, start:] @ b`` where most of ``a`` is zero, as one-hot vectors are."""
+    for i in range(len(a)):
+        for k in range(len(b)):
+            value = a[i, start + k]
+            if value != _ZERO:
+                for j in range(b.shape[1]):
+                    c[i, j] += value * b[k, j]
+
+
+# What lies between them
+
+
+@intrinsic
+def _power_of_two(typing: Any, exponent: Any) -> Any:
+    """2 to the power of a whole number, by writing the exponent of a float32."""
+
+    def build(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(32)
+        biased = build.add(build.fptosi(arguments[0], word), word(127))
+        return build.bitcast(build.shl(biased, word(23)), ir.FloatType())
+
+    return types.float32(types.float32), build
+
+
+@_compiled
+def exp(x: Any) -> Any:
+    """e^x to 1.2e-7, of x cut to [-87, 88]; unlike the C library's it becomes vectors. NaN stays NaN (Cephes)."""
+    x = _F(-87) if x < _F(-87) else x
+    x = _F(88) if x > _F(88) else x
+    whole = np.floor(x * _F(1.44269504) + _F(0.5))
+    r = x - whole * _F(0.693359375) + whole * _F(2.12194440e-4)
+    p = _F(1.9875691500e-4)
+    p = p * r + _F(1.3981999507e-3)
+    p = p * r + _F(8.3334519073e-3)
+    p = p * r + _F(4.1665795894e-2)
+    p = p * r + _F(1.6666665459e-1)
+    p = p * r + _F(5.0000001201e-1)
+    return (p * r * r + r + _ONE) * _power_of_two(whole)
+
+
+@_compiled
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + e^-x)."""
+    return _ONE / (_ONE + exp(-x))
+
+
+@_compiled
+def norm_silu(x: Array, scale: Array, shift: Array, hat: Array, rstd: Array, out: Array) -> None:
+    """LayerNorm and SiLU of every row, as ``nets.NormSiLU``."""
+    rows, width = x.shape
+    for i in range(rows):
+        total, squares = _ZERO, _ZERO
+        for j in range(width):
+            total += x[i, j]
+        mean = total / _F(width)
+        for j in range(width):
+            squares += (x[i, j] - mean) * (x[i, j] - mean)
+        rstd[i] = _ONE / np.sqrt(squares / _F(width) + _EPS)
+        for j in range(width):
+            hat[i, j] = (x[i, j] - mean) * rstd[i]
+            y = hat[i, j] * scale[j] + shift[j]
+            out[i, j] = y * sigmoid(y)
+
+
+@_compiled
+def norm_silu_back(
+    gradient: Array, scale: Array, shift: Array, hat: Array, rstd: Array, to_scale: Array, to_shift: Array
+) -> None:
+    """Turns the gradient of the output into that of the input, in place, and adds up those of scale and shift."""
+    rows, width = gradient.shape
+    for i in range(rows):
+        total, along = _ZERO, _ZERO
+        for j in range(width):
+            h = hat[i, j]
+            y = h * scale[j] + shift[j]
+            open = sigmoid(y)
+            g = gradient[i, j] * open * (_ONE + y * (_ONE - open))
+            to_scale[j] += g * h
+            to_shift[j] += g
+            g *= scale[j]
+            gradient[i, j] = g
+            total += g
+            along += g * h
+        total /= _F(width)
+        along /= _F(width)
+        for j in range(width):
+            gradient[i, j] = rstd[i] * (gradient[i, j] - total - hat[i, j] * along)
+
+
+@_compiled
+def sample(logits: Array, noise: Array, probs: Array, state: Array) -> None:
+    """One-hot samples into the end of ``state``, see ``functional.sample_one_hot``; ``probs`` before mixing."""
+    groups, (rows, width) = noise.shape[1], logits.shape
+    classes = width // groups
+    start = state.shape[1] - width
+    for i in range(rows):
+        squares = _ZERO
+        for k in range(width):
+            squares += logits[i, k] * logits[i, k]
+            state[i, start + k] = _ZERO
+        if squares < _F(6400):  # no logit is beyond 80: its power is a float32, and that of no group's largest is 0
+            for k in range(width):
+                probs[i, k] = exp(logits[i, k])
+        else:
+            for at in range(0, width, classes):
+                most = logits[i, at : at + classes].max()
+                for k in range(at, at + classes):
+                    probs[i, k] = exp(logits[i, k] - most)
+        for group in range(groups):
+            at, total = group * classes, _ZERO
+            for k in range(at, at + classes):
+                total += probs[i, k]
+            total = _ONE / total
+            for k in range(at, at + classes):
+                probs[i, k] *= total
+            share, picked = _ZERO, 0
+            for k in range(classes - 1):
+                share += (_ONE - _UNIMIX) * probs[i, at + k] + _UNIMIX / _F(classes)
+                picked += 1 if share <= noise[i, group] else 0
+            state[i, start + at + picked] = _ONE
+
+
+@_compiled
+def sample_back(gradient: Array, start: int, probs: Array, groups: int, to_logits: Array) -> None:
+    """Adds the gradient of the logits to ``to_logits``, see ``functional.sample_one_hot_backward``."""
+    classes = probs.shape[1] // groups
+    for i in range(len(probs)):
+        for group in range(groups):
+            at = group * classes
+            mean = _ZERO
+            for k in range(at, at + classes):
+                mean += probs[i, k] * gradient[i, start + k]
+            for k in range(at, at + classes):
+                to_logits[i, k] += (_ONE - _UNIMIX) * probs[i, k] * (gradient[i, start + k] - mean)
+
+
+@_compiled
+def _spread(row: Array, rows: int) -> Array:
+    """The row, that many times."""
+    out = np.empty((rows, len(row)), _F)
+    out[:] = row
+    return out
+
+
+# The recurrence
+
+
+@_compiled
+def _recur(cell: Cell, kept: CellKept, t: int, state: Array, core: Array, out: Array) -> None:
+    """The next deterministic state into the start of ``out``; ``core`` is the projected action, and is spent."""
+    rows, deter = core.shape
+    hidden, width = kept.from_stoch.shape[2], cell.gates.shape[1]
+    before = state[:, :deter]
+    projected = np.zeros((rows, hidden), _F)
+    add_chosen(state, deter, cell.stoch_in, projected)
+    norm_silu(
+        projected, cell.stoch_scale, cell.stoch_shift, kept.stoch.hat[t], kept.stoch.rstd[t], kept.from_stoch[t]
+    )
+    projected[:] = _ZERO
+    add_product(before, cell.deter_in, projected)
+    norm_silu(
+        projected, cell.deter_scale, cell.deter_shift, kept.deter.hat[t], kept.deter.rstd[t], kept.from_deter[t]
+    )
+    add_product(kept.from_stoch[t], cell.core_latent[:hidden], core)
+    add_product(kept.from_deter[t], cell.core_latent[hidden:], core)
+    add_blocks(before, cell.core_deter, core)
+    norm_silu(core, cell.core_scale, cell.core_shift, kept.core.hat[t], kept.core.rstd[t], kept.from_core[t])
+    gates, proposed = kept.gates[t], kept.proposed[t]
+    gates[:] = cell.gates_bias
+    add_blocks(kept.from_core[t], cell.gates, gates)
+    for i in range(rows):
+        for block in range(len(cell.gates)):
+            at, reset = block * width, 3 * block * width
+            update, candidate = reset + width, reset + 2 * width
+            for j in range(reset, candidate):
+                gates[i, j] = sigmoid(gates[i, j])
+            for j in range(width):
+                proposed[i, at + j] = _F(2) * sigmoid(_F(2) * gates[i, reset + j] * gates[i, candidate + j]) - _ONE
+            for j in range(width):  # the one before was the hyperbolic tangent
+                old = state[i, at + j]
+                out[i, at + j] = old + gates[i, update + j] * (proposed[i, at + j] - old)
+
+
+@_compiled
+def _recur_back(
+    cell: Cell,
+    kept: CellKept,
+    t: int,
+    state: Array,
+    gradient: Array,
+    to_gates: Array,
+    to_core: Array,
+    to_from_stoch: Array,
+    to_from_deter: Array,
+    sums: Array,
+) -> None:
+    """Turns the gradient of a state (of which only deter's counts) into that of the state before, in place.
+
+    The other ``to_`` receive gradients in front of gates, core and the two projections, the latter behind their norms'
+    inputs; ``sums`` adds up those of scales and shifts: of stoch, deter and core, ``(6, max(H, D))``.
+    """
+    rows, deter = to_core.shape
+    hidden, width = to_from_stoch.shape[1], cell.gates.shape[1]
+    gates, proposed = kept.gates[t], kept.proposed[t]
+    for i in range(rows):
+        for block in range(len(cell.gates)):
+            start, reset = block * width, 3 * block * width
+            update, candidate = reset + width, reset + 2 * width
+            for j in range(width):
+                out = gradient[i, start + j]
+                opened, new, first = gates[i, update + j], proposed[i, start + j], gates[i, reset + j]
+                inner = out * opened * (_ONE - new * new)
+                to_gates[i, candidate + j] = inner * first
+                to_gates[i, reset + j] = inner * gates[i, candidate + j] * first * (_ONE - first)
+                to_gates[i, update + j] = out * (new - state[i, start + j]) * opened * (_ONE - opened)
+                gradient[i, start + j] = out * (_ONE - opened)
+    to_core[:] = _ZERO
+    add_blocks(to_gates, cell.gates_back, to_core)
+    norm_silu_back(
+        to_core, cell.core_scale, cell.core_shift, kept.core.hat[t], kept.core.rstd[t], sums[4], sums[5]
+    )
+    to_deter, to_stoch = gradient[:, :deter], gradient[:, deter:]
+    add_blocks(to_core, cell.core_deter_back, to_deter)
+    to_from_stoch[:] = _ZERO
+    add_product(to_core, cell.core_latent_back[:, :hidden], to_from_stoch)
+    norm_silu_back(
+        to_from_stoch, cell.stoch_scale, cell.stoch_shift, kept.stoch.hat[t], kept.stoch.rstd[t], sums[0], sums[1]
+    )
+    to_from_deter[:] = _ZERO
+    add_product(to_core, cell.core_latent_back[:, hidden:], to_from_deter)
+    norm_silu_back(
+        to_from_deter, cell.deter_scale, cell.deter_shift, kept.deter.hat[t], kept.deter.rstd[t], sums[2], sums[3]
+    )
+    add_product(to_from_deter, cell.deter_in_back, to_deter)
+    to_stoch[:] = _ZERO
+    add_product(to_from_stoch, cell.stoch_in_back, to_stoch)
+
+
+# The posterior along a sequence
+
+
+@_compiled
+def observe(
+    cell: Cell,
+    posterior: Posterior,
+    kept: CellKept,
+    norms: Norms,
+    hidden: Array,
+    probs: Array,
+    logits: Array,
+    states: Array,
+    action: Array,
+    embedded: Array,
+    noise: Array,
+) -> None:
+    """All steps from ``states[0]``: fills ``states[1:]``, ``logits`` and what is kept, all ``(T, N, width)``."""
+    rows, deter = action.shape[1:]
+    for t in range(len(action)):
+        out = states[t + 1]
+        _recur(cell, kept, t, states[t], action[t].copy(), out)
+        x = embedded[t].copy()
+        add_product(out[:, :deter], posterior.deter, x)
+        norm_silu(x, posterior.scale, posterior.shift, norms.hat[t], norms.rstd[t], hidden[t])
+        logits[t] = posterior.head_bias
+        add_product(hidden[t], posterior.head, logits[t])
+        sample(logits[t], noise[t], probs[t], out)
+
+
+@_compiled
+def observe_back(
+    cell: Cell,
+    posterior: Posterior,
+    kept: CellKept,
+    norms: Norms,
+    probs: Array,
+    states: Array,
+    groups: int,
+    to_states: Array,
+    to_logits: Array,
+    to_hidden: Array,
+    to_gates: Array,
+    to_core: Array,
+    to_from_stoch: Array,
+    to_from_deter: Array,
+    sums: Array,
+) -> None:
+    """All steps back: ``to_states`` and ``to_logits`` come with gradients, the latter and all other ``to_`` are filled.
+
+    ``to_states`` is spent. ``sums``: as in ``_recur_back``, and two rows more, of the posterior's norm.
+    """
+    deter = to_core.shape[2]
+    for t in range(len(probs) - 1, -1, -1):
+        gradient = to_states[t]
+        sample_back(gradient, deter, probs[t], groups, to_logits[t])
+        to_hidden[t] = _ZERO
+        add_product(to_logits[t], posterior.head_back, to_hidden[t])
+        norm_silu_back(
+            to_hidden[t], posterior.scale, posterior.shift, norms.hat[t], norms.rstd[t], sums[6], sums[7]
+        )
+        add_product(to_hidden[t], posterior.deter_back, gradient[:, :deter])
+        _recur_back(
+            cell, kept, t, states[t], gradient, to_gates[t], to_core[t], to_from_stoch[t], to_from_deter[t], sums
+        )
+        if t:
+            to_states[t - 1] += gradient
+
+
+# A step of the prior
+
+
+@_compiled
+def imagine(
+    cell: Cell,
+    prior: Prior,
+    kept: CellKept,
+    of_action: Norms,
+    of_first: Norms,
+    of_second: Norms,
+    probs: Array,
+    t: int,
+    state: Array,
+    action: Array,
+    noise: Array,
+    out: Array,
+) -> None:
+    """Step ``t``: from ``state`` and the padded ``action`` to ``out``."""
+    rows, hidden = len(state), prior.action_in.shape[1]
+    deter = prior.core_action.shape[1]
+    x, y = np.zeros((rows, hidden), _F), np.empty((rows, hidden), _F)
+    add_product(action, prior.action_in, x)
+    norm_silu(x, prior.action_scale, prior.action_shift, of_action.hat[t], of_action.rstd[t], y)
+    core = _spread(prior.core_action_bias, rows)
+    add_product(y, prior.core_action, core)
+    _recur(cell, kept, t, state, core, out)
+    x[:] = _ZERO
+    add_product(out[:, :deter], prior.first, x)
+    norm_silu(x, prior.first_scale, prior.first_shift, of_first.hat[t], of_first.rstd[t], y)
+    x[:] = _ZERO
+    add_product(y, prior.second, x)
+    norm_silu(x, prior.second_scale, prior.second_shift, of_second.hat[t], of_second.rstd[t], y)
+    logits = _spread(prior.head_bias, rows)
+    add_product(y, prior.head, logits)
+    sample(logits, noise, probs[t], out)
+
+
+@_compiled
+def imagine_back(
+    cell: Cell,
+    prior: Prior,
+    kept: CellKept,
+    of_action: Norms,
+    of_first: Norms,
+    of_second: Norms,
+    probs: Array,
+    groups: int,
+    states: Array,
+    to_states: Array,
+    to_actions: Array,
+) -> None:
+    """All steps back, from the gradients of all states reached (they are spent) to those of all actions."""
+    steps, rows, stoch = probs.shape
+    hidden, deter = prior.action_in.shape[1], states.shape[2] - stoch
+    sums = np.zeros((6, max(hidden, deter)), _F)  # frozen: nobody asks for them
+    x = np.empty((rows, hidden), _F)
+    y = np.empty((rows, hidden), _F)
+    to_gates, to_core = np.empty((rows, 3 * deter), _F), np.empty((rows, deter), _F)
+    for t in range(steps - 1, -1, -1):
+        gradient = to_states[t]
+        to_logits = np.zeros((rows, stoch), _F)
+        sample_back(gradient, deter, probs[t], groups, to_logits)
+        x[:] = _ZERO
+        add_product(to_logits, prior.head_back, x)
+        norm_silu_back(x, prior.second_scale, prior.second_shift, of_second.hat[t], of_second.rstd[t], sums[0], sums[1])
+        y[:] = _ZERO
+        add_product(x, prior.second_back, y)
+        norm_silu_back(y, prior.first_scale, prior.first_shift, of_first.hat[t], of_first.rstd[t], sums[0], sums[1])
+        add_product(y, prior.first_back, gradient[:, :deter])
+        _recur_back(cell, kept, t, states[t], gradient, to_gates, to_core, x, y, sums)
+        x[:] = _ZERO
+        add_product(to_core, prior.core_action_back, x)
+        norm_silu_back(x, prior.action_scale, prior.action_shift, of_action.hat[t], of_action.rstd[t], sums[0], sums[1])
+        to_actions[t] = _ZERO
+        add_product(x, prior.action_in_back, to_actions[t])
+        if t:
+            to_states[t - 1] += gradient
