@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from wpt_bench.world_model import kernels
 from wpt_bench.world_model.nets import BlockLinear, NormSiLU
 from wpt_bench.world_model.recurrence import Recurrence
-from wpt_bench.world_model.tape import Gradients, block_major
+from wpt_bench.world_model.tape import ChainTape, Gradients, LinearTape, block_major
 
 if TYPE_CHECKING:
     from wpt_bench.world_model.rssm import RSSM, Latent
@@ -172,6 +172,69 @@ class PriorScan:
         return torch.from_numpy(actions)
 
 
+class HiddenTape:
+    """A linear layer without bias and its ``NormSiLU``, see ``tape.Tape``.
+
+    Args:
+        linear, norm: the layers.
+        dense: inputs before those that are one-hot; None if none are.
+        frozen: whether nobody wants gradients of parameters.
+    """
+
+    def __init__(self, linear: nn.Linear, norm: NormSiLU, *, dense: int | None = None, frozen: bool = False) -> None:
+        self._linear, self._norm, self._frozen = linear, norm.norm, frozen
+        self._weight, self._back = _both(linear)
+        self._scale, self._shift = _norm(norm)
+        self._dense = linear.in_features if dense is None else dense
+        self._saved: list[tuple[Tensor, Floats, Floats]] = []
+        self._sums = np.zeros((2, linear.out_features), np.float32)
+        self._chosen = _zeros(linear.in_features - self._dense, linear.out_features)
+        self._to_dense = torch.zeros(linear.out_features, self._dense)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See ``Tape``."""
+        rows, width = len(x), self._weight.shape[1]
+        hat, rstd, out = _empty(rows, width), _empty(rows), _empty(rows, width)
+        kernels.hidden(_array(x), self._dense, self._weight, self._scale, self._shift, hat, rstd, out)
+        self._saved.append((x, hat, rstd))
+        return torch.from_numpy(out)
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        """See ``Tape``."""
+        return self._step(gradient, _zeros(len(gradient), len(self._weight)))
+
+    def end(self, gradient: Tensor) -> None:
+        """One step back where nothing wants the gradient of the input."""
+        self._step(gradient, _empty(0, len(self._weight)))
+
+    def gradients(self) -> Gradients:
+        """See ``Tape``."""
+        weight = torch.cat([self._to_dense, torch.from_numpy(self._chosen).t()], 1)
+        scale, shift = torch.from_numpy(self._sums)
+        return {self._linear.weight: weight, self._norm.weight: scale, self._norm.bias: shift}
+
+    def _step(self, gradient: Tensor, to_x: Floats) -> Tensor:
+        x, hat, rstd = self._saved.pop()
+        inside = gradient.contiguous().numpy()
+        kernels.hidden_back(inside, self._back, self._scale, self._shift, hat, rstd, *self._sums, to_x)
+        if not self._frozen:
+            self._to_dense.addmm_(torch.from_numpy(inside).t(), x[:, : self._dense])
+            kernels.chosen_back(inside, _array(x), self._dense, self._chosen)
+        return torch.from_numpy(to_x)
+
+
+class HeadTape(ChainTape):
+    """The same as ``ChainTape``, of a network that sees states: hidden layers are compiled."""
+
+    def __init__(self, layers: nn.Sequential, dense: int, *, frozen: bool = False) -> None:
+        *hidden, last = layers
+        self._first, *self._others = (
+            HiddenTape(linear, norm, dense=None if index else dense, frozen=frozen)
+            for index, (linear, norm) in enumerate(zip(hidden[::2], hidden[1::2], strict=True))
+        )
+        self._others.append(LinearTape(last, frozen=frozen))
+
+
 def fits(x: Tensor, bf16: bool) -> bool:
     """Whether there is compiled code for such numbers."""
     return x.device.type == "cpu" and x.dtype == torch.float32 and not bf16
@@ -242,6 +305,10 @@ def _norms(steps: int, rows: int, width: int) -> kernels.Norms:
 
 def _empty(*shape: int) -> Floats:
     return np.empty(shape, np.float32)
+
+
+def _zeros(*shape: int) -> Floats:
+    return np.zeros(shape, np.float32)
 
 
 def _array(x: Tensor) -> Floats:

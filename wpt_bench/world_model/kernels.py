@@ -22,9 +22,9 @@ from numba.extending import intrinsic
 from wpt_bench.world_model.functional import UNIMIX
 from wpt_bench.world_model.nets import NORM_EPS
 
+_F = np.float32
 Array = Any
 """float32 array."""
-import llvmlite.binding as _l; _l.set_option("", "-force-vector-interleave=1")
 _F = np.float32
 _EPS, _UNIMIX = _F(NORM_EPS), _F(UNIMIX)
 _ONE, _ZERO = _F(1), _F(0)
@@ -219,11 +219,11 @@ def add_blocks(a: Array, b: Array, c: Array) -> None:
 def add_chosen(a: Array, start: int, b: Array, c: Array) -> None:
     """``c += a[:, start:] @ b`` where most of ``a`` is zero, as one-hot vectors are."""
     for i in range(len(a)):
+        row = a[i, start:]
         for k in range(len(b)):
-            value = a[i, start + k]
-            if value != _ZERO:
+            if row[k] != _ZERO:
                 for j in range(b.shape[1]):
-                    c[i, j] += value * b[k, j]
+                    c[i, j] += row[k] * b[k, j]
 
 
 # What lies between them
@@ -309,48 +309,57 @@ def norm_silu_back(
 @_compiled
 def sample(logits: Array, noise: Array, probs: Array, state: Array) -> None:
     """One-hot samples into the end of ``state``, see ``functional.sample_one_hot``; ``probs`` before mixing."""
-    groups, (rows, width) = noise.shape[1], logits.shape
-    classes = width // groups
-    start = state.shape[1] - width
+    rows, groups = noise.shape
+    width = logits.shape[1]
+    classes, start = width // groups, state.shape[1] - width
+    grouped_logits, grouped = logits.reshape(rows, groups, classes), probs.reshape(rows, groups, classes)
+    sums, inverse = np.empty((groups, classes), _F), np.empty(groups, _F)
     for i in range(rows):
         squares = _ZERO
         for k in range(width):
             squares += logits[i, k] * logits[i, k]
-            state[i, start + k] = _ZERO
         if squares < _F(6400):  # no logit is beyond 80: its power is a float32, and that of no group's largest is 0
             for k in range(width):
                 probs[i, k] = exp(logits[i, k])
         else:
-            for at in range(0, width, classes):
-                most = logits[i, at : at + classes].max()
-                for k in range(at, at + classes):
-                    probs[i, k] = exp(logits[i, k] - most)
+            for group in range(groups):
+                most = grouped_logits[i, group].max()
+                for k in range(classes):
+                    grouped[i, group, k] = exp(grouped_logits[i, group, k] - most)
         for group in range(groups):
-            at, total = group * classes, _ZERO
-            for k in range(at, at + classes):
-                total += probs[i, k]
-            total = _ONE / total
-            for k in range(at, at + classes):
-                probs[i, k] *= total
-            share, picked = _ZERO, 0
+            total = _ZERO
+            for k in range(classes):
+                total += grouped[i, group, k]
+                sums[group, k] = total
+            inverse[group] = _ONE / total
+        one_hot = state[i, start:].reshape(groups, classes)
+        one_hot[:] = _ZERO
+        for group in range(groups):
+            picked = 0
             for k in range(classes - 1):
-                share += (_ONE - _UNIMIX) * probs[i, at + k] + _UNIMIX / _F(classes)
-                picked += 1 if share <= noise[i, group] else 0
-            state[i, start + at + picked] = _ONE
+                share = (_ONE - _UNIMIX) * inverse[group] * sums[group, k] + _UNIMIX / _F(classes) * _F(k + 1)
+                picked += share <= noise[i, group]
+            one_hot[group, picked] = _ONE
+            for k in range(classes):
+                grouped[i, group, k] *= inverse[group]
 
 
 @_compiled
 def sample_back(gradient: Array, start: int, probs: Array, groups: int, to_logits: Array) -> None:
     """Adds the gradient of the logits to ``to_logits``, see ``functional.sample_one_hot_backward``."""
-    classes = probs.shape[1] // groups
-    for i in range(len(probs)):
+    rows, width = probs.shape
+    classes = width // groups
+    grouped, to_grouped = probs.reshape(rows, groups, classes), to_logits.reshape(rows, groups, classes)
+    shares = np.empty((groups, classes), _F)
+    for i in range(rows):
+        of_sample = gradient[i, start:].reshape(groups, classes)
         for group in range(groups):
-            at = group * classes
             mean = _ZERO
-            for k in range(at, at + classes):
-                mean += probs[i, k] * gradient[i, start + k]
-            for k in range(at, at + classes):
-                to_logits[i, k] += (_ONE - _UNIMIX) * probs[i, k] * (gradient[i, start + k] - mean)
+            for k in range(classes):
+                shares[group, k] = (_ONE - _UNIMIX) * grouped[i, group, k] * of_sample[group, k]
+                mean += shares[group, k]
+            for k in range(classes):
+                to_grouped[i, group, k] += shares[group, k] - grouped[i, group, k] * mean
 
 
 @_compiled
@@ -359,6 +368,59 @@ def _spread(row: Array, rows: int) -> Array:
     out = np.empty((rows, len(row)), _F)
     out[:] = row
     return out
+
+
+# Hidden layers of heads
+
+
+_TOGETHER = 64
+"""Rows that a hidden layer takes at a time: they stay in a core's cache from the product to the norm."""
+
+
+@_compiled
+def hidden(
+    x: Array, dense: int, weight: Array, scale: Array, shift: Array, hat: Array, rstd: Array, out: Array
+) -> None:
+    """A product, LayerNorm and SiLU; of ``x`` all columns but the first ``dense`` are mostly zero."""
+    rows = len(x)
+    for at in range(0, rows, _TOGETHER):
+        to = min(rows, at + _TOGETHER)
+        y = np.zeros((to - at, weight.shape[1]), _F)
+        add_product(x[at:to, :dense], weight[:dense], y)
+        add_chosen(x[at:to], dense, weight[dense:], y)
+        norm_silu(y, scale, shift, hat[at:to], rstd[at:to], out[at:to])
+
+
+@_compiled
+def hidden_back(
+    gradient: Array,
+    weight_back: Array,
+    scale: Array,
+    shift: Array,
+    hat: Array,
+    rstd: Array,
+    to_scale: Array,
+    to_shift: Array,
+    to_x: Array,
+) -> None:
+    """As ``norm_silu_back``; and adds the gradient of ``x`` to ``to_x``, unless that has no rows."""
+    rows = len(gradient)
+    for at in range(0, rows, _TOGETHER):
+        to = min(rows, at + _TOGETHER)
+        norm_silu_back(gradient[at:to], scale, shift, hat[at:to], rstd[at:to], to_scale, to_shift)
+        if len(to_x):
+            add_product(gradient[at:to], weight_back, to_x[at:to])
+
+
+@_compiled
+def chosen_back(gradient: Array, x: Array, start: int, to_weight: Array) -> None:
+    """The gradient of a matrix from its output's: ``to_weight += x[:, start:].T @ gradient``, ``x`` mostly zero."""
+    for i in range(len(x)):
+        row = x[i, start:]
+        for k in range(len(to_weight)):
+            if row[k] != _ZERO:
+                for j in range(gradient.shape[1]):
+                    to_weight[k, j] += row[k] * gradient[i, j]
 
 
 # The recurrence
@@ -387,17 +449,21 @@ def _recur(cell: Cell, kept: CellKept, t: int, state: Array, core: Array, out: A
     gates, proposed = kept.gates[t], kept.proposed[t]
     gates[:] = cell.gates_bias
     add_blocks(kept.from_core[t], cell.gates, gates)
+    blocks = len(cell.gates)
+    by_block = gates.reshape(rows, blocks, 3, width)
     for i in range(rows):
-        for block in range(len(cell.gates)):
-            at, reset = block * width, 3 * block * width
-            update, candidate = reset + width, reset + 2 * width
-            for j in range(reset, candidate):
-                gates[i, j] = sigmoid(gates[i, j])
+        for block in range(blocks):
+            for k in range(2):
+                for j in range(width):
+                    by_block[i, block, k, j] = sigmoid(by_block[i, block, k, j])
+        old, new = state[i, :deter].reshape(blocks, width), proposed[i].reshape(blocks, width)
+        after = out[i, :deter].reshape(blocks, width)
+        for block in range(blocks):
+            for j in range(width):  # the hyperbolic tangent
+                inner = by_block[i, block, 0, j] * by_block[i, block, 2, j]
+                new[block, j] = _F(2) * sigmoid(_F(2) * inner) - _ONE
             for j in range(width):
-                proposed[i, at + j] = _F(2) * sigmoid(_F(2) * gates[i, reset + j] * gates[i, candidate + j]) - _ONE
-            for j in range(width):  # the one before was the hyperbolic tangent
-                old = state[i, at + j]
-                out[i, at + j] = old + gates[i, update + j] * (proposed[i, at + j] - old)
+                after[block, j] = old[block, j] + by_block[i, block, 1, j] * (new[block, j] - old[block, j])
 
 
 @_compiled
@@ -421,18 +487,20 @@ def _recur_back(
     rows, deter = to_core.shape
     hidden, width = to_from_stoch.shape[1], cell.gates.shape[1]
     gates, proposed = kept.gates[t], kept.proposed[t]
+    blocks = len(cell.gates)
+    by_block, to_block = gates.reshape(rows, blocks, 3, width), to_gates.reshape(rows, blocks, 3, width)
     for i in range(rows):
-        for block in range(len(cell.gates)):
-            start, reset = block * width, 3 * block * width
-            update, candidate = reset + width, reset + 2 * width
+        old, new = state[i, :deter].reshape(blocks, width), proposed[i].reshape(blocks, width)
+        to_old = gradient[i, :deter].reshape(blocks, width)
+        for block in range(blocks):
             for j in range(width):
-                out = gradient[i, start + j]
-                opened, new, first = gates[i, update + j], proposed[i, start + j], gates[i, reset + j]
-                inner = out * opened * (_ONE - new * new)
-                to_gates[i, candidate + j] = inner * first
-                to_gates[i, reset + j] = inner * gates[i, candidate + j] * first * (_ONE - first)
-                to_gates[i, update + j] = out * (new - state[i, start + j]) * opened * (_ONE - opened)
-                gradient[i, start + j] = out * (_ONE - opened)
+                reset, update = by_block[i, block, 0, j], by_block[i, block, 1, j]
+                out, candidate, proposal = to_old[block, j], by_block[i, block, 2, j], new[block, j]
+                inner = out * update * (_ONE - proposal * proposal)
+                to_block[i, block, 0, j] = inner * candidate * reset * (_ONE - reset)
+                to_block[i, block, 1, j] = out * (proposal - old[block, j]) * update * (_ONE - update)
+                to_block[i, block, 2, j] = inner * reset
+                to_old[block, j] = out * (_ONE - update)
     to_core[:] = _ZERO
     add_blocks(to_gates, cell.gates_back, to_core)
     norm_silu_back(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from wpt_bench.world_model.compiled import PosteriorScan, PriorScan, fits
+from wpt_bench.world_model.compiled import HeadTape, PosteriorScan, PriorScan, fits
 from wpt_bench.world_model.config import WorldModelSize
 from wpt_bench.world_model.functional import sample_one_hot, sample_one_hot_backward, unimix_log_probs
 from wpt_bench.world_model.nets import NormSiLU, mixed, mlp, widened
@@ -77,6 +77,12 @@ class RSSM(nn.Module):
     def imagination(self, start: Latent, steps: int) -> PriorSteps | PriorScan:
         """Steps of the prior from ``(N, ...)`` latent states, and back."""
         return (PriorScan if fits(start.deter, self.bf16) else PriorSteps)(self, start, steps)
+
+    def head_tape(self, layers: nn.Sequential, *, frozen: bool = False) -> ChainTape:
+        """The tape of a network that sees latent states, joined."""
+        if fits(layers[0].weight, self.bf16):
+            return HeadTape(layers, self.size.deter, frozen=frozen)
+        return ChainTape(layers, frozen=frozen, bf16=self.bf16)
 
     def observe(self, embedding: Tensor, action: Tensor, noise: Tensor) -> tuple[Latent, Tensor, Tensor]:
         """Posteriors along chunks that start from a zero latent state and a zero action.

@@ -85,14 +85,14 @@ class Behaviour:
         draws = torch.randn((*noise.shape[:2], ACTION_PAD), generator=generator, device=mask.device)
         weight = DISCOUNT ** torch.arange(steps, device=mask.device).unsqueeze(-1)
 
-        dynamics, actor, raw = rssm.imagination(start, steps), ChainTape(self.actor, bf16=rssm.bf16), []
+        dynamics, actor, raw = rssm.imagination(start, steps), rssm.head_tape(self.actor), []
         with torch.no_grad():
             for uniform, draw in zip(noise.unbind(), draws.unbind(), strict=True):
                 raw.append(actor.forward(dynamics.feature))
                 dynamics.forward(draw_action(raw[-1], draw)[0] * mask, uniform)
             feature = dynamics.features().flatten(0, 1)
         reached = feature[len(start.deter) :].split(PIECE)
-        reward_tape, value_tape = (ChainTape(net, frozen=True, bf16=rssm.bf16) for net in (reward, self.slow_critic))
+        reward_tape, value_tape = (rssm.head_tape(net, frozen=True) for net in (reward, self.slow_critic))
         reward_logits = [reward_tape.forward(piece).requires_grad_() for piece in reached]
         value_logits = [value_tape.forward(piece).requires_grad_() for piece in reached]
         rewards, values = (
@@ -120,7 +120,7 @@ class Behaviour:
             actor.end(gradient)
         actor_norm = self._actor_optimizer.apply(actor.gradients())
 
-        critic_loss = self._update_critic(feature[: -len(start.deter)], returns.detach(), weight, rssm.bf16)
+        critic_loss = self._update_critic(feature[: -len(start.deter)], returns.detach(), weight, rssm.head_tape(self.critic))
         return {
             "actor_loss": -(gain + bonus).detach(),
             "critic_loss": critic_loss,
@@ -130,8 +130,8 @@ class Behaviour:
             "actor_gradient": actor_norm,
         }
 
-    def _update_critic(self, feature: Tensor, returns: Tensor, weight: Tensor, bf16: bool) -> Tensor:
-        critic, losses = ChainTape(self.critic, bf16=bf16), []
+    def _update_critic(self, feature: Tensor, returns: Tensor, weight: Tensor, critic: ChainTape) -> Tensor:
+        losses = []
         weight = weight.expand_as(returns).flatten() / returns.numel()
         pieces = (part.split(PIECE) for part in (feature, returns.flatten(), weight))
         for of_feature, target, share in zip(*pieces, strict=True):
