@@ -156,7 +156,10 @@ class PriorScan:
         return self._features[: self._step + 1]
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """From the gradients of all states reached, ``(steps, N, feature)``, to those of all actions."""
+        """From the gradients of all states reached, ``(steps, N, feature)``, to those of all actions.
+
+        What is handed over is spent.
+        """
         actions = _empty(*gradient.shape[:2], len(self._prior.action_in))
         kernels.imagine_back(
             self._cell,
@@ -166,7 +169,7 @@ class PriorScan:
             self._probs,
             self._groups,
             self._states,
-            gradient.clone(memory_format=torch.contiguous_format).numpy(),
+            gradient.contiguous().numpy(),
             actions,
         )
         return torch.from_numpy(actions)
@@ -235,7 +238,7 @@ class HeadTape(ChainTape):
         self._others.append(LinearTape(last, frozen=frozen))
 
 
-def fits(x: Tensor, bf16: bool) -> bool:
+def fits(x: Tensor, bf16: bool = False) -> bool:
     """Whether there is compiled code for such numbers."""
     return x.device.type == "cpu" and x.dtype == torch.float32 and not bf16
 

@@ -230,15 +230,23 @@ def add_chosen(a: Array, start: int, b: Array, c: Array) -> None:
 
 
 @intrinsic
-def _power_of_two(typing: Any, exponent: Any) -> Any:
-    """2 to the power of a whole number, by writing the exponent of a float32."""
+def _bits(typing: Any, x: Any) -> Any:
+    """The bits of a float32 as int32."""
 
     def build(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
-        word = ir.IntType(32)
-        biased = build.add(build.fptosi(arguments[0], word), word(127))
-        return build.bitcast(build.shl(biased, word(23)), ir.FloatType())
+        return build.bitcast(arguments[0], ir.IntType(32))
 
-    return types.float32(types.float32), build
+    return types.int32(types.float32), build
+
+
+@intrinsic
+def _from_bits(typing: Any, x: Any) -> Any:
+    """The float32 of these bits."""
+
+    def build(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
+        return build.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), build
 
 
 @_compiled
@@ -254,7 +262,26 @@ def exp(x: Any) -> Any:
     p = p * r + _F(4.1665795894e-2)
     p = p * r + _F(1.6666665459e-1)
     p = p * r + _F(5.0000001201e-1)
-    return (p * r * r + r + _ONE) * _power_of_two(whole)
+    return (p * r * r + r + _ONE) * _from_bits(np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)))
+
+
+@_compiled
+def log(x: Any) -> Any:
+    """ln x to 1.2e-7 of positive normal numbers, see ``exp``."""
+    bits = _bits(x) - np.int32(0x3F3504F3)  # sqrt(1/2): the rest is between that and sqrt(2)
+    exponent = _F(bits >> np.int32(23))
+    r = _from_bits((bits & np.int32(0x7FFFFF)) + np.int32(0x3F3504F3)) - _ONE
+    p = _F(7.0376836292e-2)
+    p = p * r - _F(1.1514610310e-1)
+    p = p * r + _F(1.1676998740e-1)
+    p = p * r - _F(1.2420140846e-1)
+    p = p * r + _F(1.4249322787e-1)
+    p = p * r - _F(1.6668057665e-1)
+    p = p * r + _F(2.0000714765e-1)
+    p = p * r - _F(2.4999993993e-1)
+    p = p * r + _F(3.3333331174e-1)
+    p = p * r * r * r - exponent * _F(2.12194440e-4) - _F(0.5) * r * r
+    return r + p + exponent * _F(0.693359375)
 
 
 @_compiled
@@ -307,25 +334,33 @@ def norm_silu_back(
 
 
 @_compiled
+def _powers(x: Array, out: Array, shift: Array) -> None:
+    """e^(x - shift) of rows, each with a shift that keeps it and its sum in range."""
+    flat, flat_out = x.reshape(-1), out.reshape(-1)
+    squares = _ZERO
+    for k in range(len(flat)):
+        squares += flat[k] * flat[k]
+    shift[:] = _ZERO
+    if squares < _F(6400):  # nothing is beyond 80
+        for k in range(len(flat)):
+            flat_out[k] = exp(flat[k])
+    else:
+        for group in range(len(x)):
+            shift[group] = x[group].max()
+            for k in range(x.shape[1]):
+                out[group, k] = exp(x[group, k] - shift[group])
+
+
+@_compiled
 def sample(logits: Array, noise: Array, probs: Array, state: Array) -> None:
     """One-hot samples into the end of ``state``, see ``functional.sample_one_hot``; ``probs`` before mixing."""
     rows, groups = noise.shape
     width = logits.shape[1]
     classes, start = width // groups, state.shape[1] - width
     grouped_logits, grouped = logits.reshape(rows, groups, classes), probs.reshape(rows, groups, classes)
-    sums, inverse = np.empty((groups, classes), _F), np.empty(groups, _F)
+    sums, inverse, shift = np.empty((groups, classes), _F), np.empty(groups, _F), np.empty(groups, _F)
     for i in range(rows):
-        squares = _ZERO
-        for k in range(width):
-            squares += logits[i, k] * logits[i, k]
-        if squares < _F(6400):  # no logit is beyond 80: its power is a float32, and that of no group's largest is 0
-            for k in range(width):
-                probs[i, k] = exp(logits[i, k])
-        else:
-            for group in range(groups):
-                most = grouped_logits[i, group].max()
-                for k in range(classes):
-                    grouped[i, group, k] = exp(grouped_logits[i, group, k] - most)
+        _powers(grouped_logits[i], grouped[i], shift)
         for group in range(groups):
             total = _ZERO
             for k in range(classes):
@@ -368,6 +403,72 @@ def _spread(row: Array, rows: int) -> Array:
     out = np.empty((rows, len(row)), _F)
     out[:] = row
     return out
+
+
+# Losses: of every row its value, and the gradient of that
+
+
+@_compiled
+def two_hot_mean(logits: Array, bins: Array, mean: Array, gradient: Array) -> None:
+    """Mean of the bins under the softmax of logits ``(N, bins)``."""
+    shift = np.empty(1, _F)
+    for i in range(len(logits)):
+        _powers(logits[i : i + 1], gradient[i : i + 1], shift)
+        total, weighted = _ZERO, _ZERO
+        for k in range(len(bins)):
+            total += gradient[i, k]
+            weighted += gradient[i, k] * bins[k]
+        mean[i] = weighted / total
+        for k in range(len(bins)):
+            gradient[i, k] *= (bins[k] - mean[i]) / total
+
+
+@_compiled
+def two_hot_loss(logits: Array, below: Array, share: Array, loss: Array, gradient: Array) -> None:
+    """Cross-entropy with targets that give ``share`` to bin ``below + 1`` and the rest to bin ``below``."""
+    shift = np.empty(1, _F)
+    for i in range(len(logits)):
+        _powers(logits[i : i + 1], gradient[i : i + 1], shift)
+        total = _ZERO
+        for k in range(logits.shape[1]):
+            total += gradient[i, k]
+        for k in range(logits.shape[1]):
+            gradient[i, k] /= total
+        at = below[i]
+        gradient[i, at] -= _ONE - share[i]
+        gradient[i, at + 1] -= share[i]
+        loss[i] = np.log(total) + shift[0] - (_ONE - share[i]) * logits[i, at] - share[i] * logits[i, at + 1]
+
+
+@_compiled
+def categorical_kl(q: Array, p: Array, kl: Array, to_q: Array, to_p: Array) -> None:
+    """KL(q || p) of categoricals mixed with the uniform distribution, from logits ``(N, groups, classes)``."""
+    rows, groups, classes = q.shape
+    shift, ratio, least = np.empty(groups, _F), np.empty(classes, _F), _UNIMIX / _F(classes)
+    for i in range(rows):
+        _powers(q[i], to_q[i], shift)
+        _powers(p[i], to_p[i], shift)
+        kl[i] = _ZERO
+        for group in range(groups):
+            of_q, of_p = to_q[i, group], to_p[i, group]
+            q_total, p_total = _ZERO, _ZERO
+            for k in range(classes):
+                q_total += of_q[k]
+                p_total += of_p[k]
+            q_total, p_total = (_ONE - _UNIMIX) / q_total, (_ONE - _UNIMIX) / p_total
+            q_mean, p_mean = _ZERO, _ZERO
+            for k in range(classes):
+                of_q[k] *= q_total
+                of_p[k] *= p_total
+                ratio[k] = (of_q[k] + least) / (of_p[k] + least)
+                p_mean += of_p[k] * ratio[k]
+            for k in range(classes):
+                of_p[k] *= p_mean / (_ONE - _UNIMIX) - ratio[k]
+                ratio[k] = log(ratio[k])
+                kl[i] += (of_q[k] + least) * ratio[k]
+                q_mean += of_q[k] * ratio[k]
+            for k in range(classes):
+                of_q[k] *= ratio[k] - q_mean / (_ONE - _UNIMIX)
 
 
 # Hidden layers of heads

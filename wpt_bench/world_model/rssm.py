@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from wpt_bench.world_model.compiled import HeadTape, PosteriorScan, PriorScan, fits
 from wpt_bench.world_model.config import WorldModelSize
-from wpt_bench.world_model.functional import sample_one_hot, sample_one_hot_backward, unimix_log_probs
+from wpt_bench.world_model.functional import sample_one_hot, sample_one_hot_backward
 from wpt_bench.world_model.nets import NormSiLU, mixed, mlp, widened
 from wpt_bench.world_model.recurrence import Recurrence, RecurrenceTape
 from wpt_bench.world_model.tape import ChainTape, Gradients, LinearTape, NormTape
@@ -57,10 +57,10 @@ class RSSM(nn.Module):
         return torch.rand((*shape, self.size.stoch), generator=generator, device=device)
 
     def prior(self, deter: Tensor) -> Tensor:
-        """Log-probabilities of the prior: ``(..., deter)`` to ``(..., stoch, classes)``."""
+        """Logits of the prior: ``(..., deter)`` to ``(..., stoch, classes)``."""
         with mixed(deter.device, self.bf16):
             logits = self.prior_head(deter)
-        return unimix_log_probs(self._grouped(widened(logits)))
+        return self._grouped(widened(logits))
 
     @torch.no_grad()
     def observe_step(self, latent: Latent, action: Tensor, embedding: Tensor, noise: Tensor) -> Latent:
@@ -93,7 +93,7 @@ class RSSM(nn.Module):
             noise: uniform ``(L, B, stoch)``.
 
         Returns:
-            Latent states ``(L, B, ...)``; log-probabilities of posterior and prior ``(L, B, stoch, classes)``.
+            Latent states ``(L, B, ...)``; logits of posterior and prior ``(L, B, stoch, classes)``.
         """
         action = torch.cat([torch.zeros_like(action[:1]), action[1:]])
         with mixed(action.device, self.bf16):
@@ -102,7 +102,7 @@ class RSSM(nn.Module):
         trained = [*self.recurrence.stepped(), *self.posterior_deter.parameters()]
         trained += [*self.posterior_norm.parameters(), *self.posterior_head.parameters()]
         deter, stoch, logits = _Observe.apply(self, projected, embedded, noise, *trained)
-        return Latent(deter, stoch), unimix_log_probs(self._grouped(logits)), self.prior(deter)
+        return Latent(deter, stoch), self._grouped(logits), self.prior(deter)
 
     def _grouped(self, logits: Tensor) -> Tensor:
         return logits.unflatten(-1, (self.size.stoch, self.size.classes))

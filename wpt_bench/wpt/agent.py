@@ -25,7 +25,8 @@ from wpt_bench.protocol import (
     Units,
     episode_seed,
 )
-from wpt_bench.world_model.functional import TWO_HOT_BINS, to_floats, two_hot_loss
+from wpt_bench.world_model.functional import TWO_HOT_BINS, to_floats
+from wpt_bench.world_model.losses import two_hot_loss
 from wpt_bench.world_model.nets import head
 from wpt_bench.world_model.optimizer import Optimizer
 from wpt_bench.world_model.rssm import Latent

@@ -11,9 +11,8 @@ from wpt_bench.world_model.functional import (
     clamp_straight_through,
     lambda_return,
     normal_log_prob,
-    two_hot_loss,
-    two_hot_mean,
 )
+from wpt_bench.world_model.losses import two_hot_loss, two_hot_mean
 from wpt_bench.world_model.nets import head
 from wpt_bench.world_model.optimizer import Optimizer
 from wpt_bench.world_model.rssm import RSSM, Latent
