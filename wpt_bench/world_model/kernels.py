@@ -177,31 +177,45 @@ _tile_many, _tile_many_thin, _tile_one, _tile_one_thin = _tile(_ROWS, 2), _tile(
 
 
 @_compiled
+def _multiply(a: int, a_row: int, b: int, b_row: int, c: int, c_row: int, rows: int, depth: int, columns: int) -> int:
+    """``c += a @ b``, see ``_tile``, up to a column beyond which less than a vector is left: that column."""
+    full, column = rows // _ROWS * _ROWS, 0
+    while column + _LANES <= columns:
+        double = column + 2 * _LANES <= columns
+        for i in range(0, full, _ROWS):
+            if double:
+                _tile_many(a + 4 * i * a_row, a_row, b, b_row, c + 4 * i * c_row, c_row, depth)
+            else:
+                _tile_many_thin(a + 4 * i * a_row, a_row, b, b_row, c + 4 * i * c_row, c_row, depth)
+        for i in range(full, rows):
+            if double:
+                _tile_one(a + 4 * i * a_row, a_row, b, b_row, c + 4 * i * c_row, c_row, depth)
+            else:
+                _tile_one_thin(a + 4 * i * a_row, a_row, b, b_row, c + 4 * i * c_row, c_row, depth)
+        step = 2 * _LANES if double else _LANES
+        column, b, c = column + step, b + 4 * step, c + 4 * step
+    return column
+
+
+@_compiled
 def add_product(a: Array, b: Array, c: Array) -> None:
     """``c += a @ b``; columns of all must lie side by side, rows may lie apart."""
     rows, depth = a.shape
     columns = b.shape[1]
-    a_row, b_row, c_row = a.strides[0] // 4, b.strides[0] // 4, c.strides[0] // 4
-    a_at, b_at, c_at = a.ctypes.data, b.ctypes.data, c.ctypes.data
-    full = rows // _ROWS * _ROWS
-    column = 0
-    while column + _LANES <= columns:
-        double = column + 2 * _LANES <= columns
-        from_b, to = b_at + 4 * column, c_at + 4 * column
-        for i in range(0, full, _ROWS):
-            if double:
-                _tile_many(a_at + 4 * i * a_row, a_row, from_b, b_row, to + 4 * i * c_row, c_row, depth)
-            else:
-                _tile_many_thin(a_at + 4 * i * a_row, a_row, from_b, b_row, to + 4 * i * c_row, c_row, depth)
-        for i in range(full, rows):
-            if double:
-                _tile_one(a_at + 4 * i * a_row, a_row, from_b, b_row, to + 4 * i * c_row, c_row, depth)
-            else:
-                _tile_one_thin(a_at + 4 * i * a_row, a_row, from_b, b_row, to + 4 * i * c_row, c_row, depth)
-        column += 2 * _LANES if double else _LANES
+    done = _multiply(
+        a.ctypes.data,
+        a.strides[0] // 4,
+        b.ctypes.data,
+        b.strides[0] // 4,
+        c.ctypes.data,
+        c.strides[0] // 4,
+        rows,
+        depth,
+        columns,
+    )
     for i in range(rows):
         for k in range(depth):
-            for j in range(column, columns):
+            for j in range(done, columns):
                 c[i, j] += a[i, k] * b[k, j]
 
 
