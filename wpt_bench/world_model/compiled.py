@@ -5,6 +5,7 @@ The kernels step through time; gradients of matrices are left to one large produ
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,6 +84,7 @@ class PosteriorScan:
             sums,
         )
         rssm, layer = self._rssm, self._rssm.recurrence
+        ((stoch_in, stoch_norm),), ((deter_in, deter_norm),) = _hidden(layer.stoch_in), _hidden(layer.deter_in)
         before, reached = (torch.from_numpy(part).flatten(0, 1) for part in (self._states[:-1], self._states[1:]))
         old, chosen = before[:, : self._deter], before[:, self._deter :]
         gates, core, from_stoch, from_deter, posterior, logit = (
@@ -100,17 +102,17 @@ class PosteriorScan:
             return {layer.norm.weight: scales[row, :width], layer.norm.bias: scales[row + 1, :width]}
 
         gradients: Gradients = {
-            layer.stoch_in[0].weight: from_stoch.t() @ chosen,
-            layer.deter_in[0].weight: from_deter.t() @ old,
-            layer.core_latent.weight: torch.cat([core.t() @ took_stoch, core.t() @ took_deter], 1),
+            _weight(stoch_in): from_stoch.t() @ chosen,
+            _weight(deter_in): from_deter.t() @ old,
+            _weight(layer.core_latent): torch.cat([core.t() @ took_stoch, core.t() @ took_deter], 1),
             layer.core_deter.weight: _of_blocks(layer.core_deter, old, core),
             layer.gates.weight: _of_blocks(layer.gates, took_core, gates),
-            layer.gates.bias: gates.sum(0),
-            rssm.posterior_deter.weight: posterior.t() @ reached[:, : self._deter],
-            rssm.posterior_head.weight: logit.t() @ took_hidden,
+            _bias(layer.gates): gates.sum(0),
+            _weight(rssm.posterior_deter): posterior.t() @ reached[:, : self._deter],
+            _weight(rssm.posterior_head): logit.t() @ took_hidden,
             rssm.posterior_head.bias: logit.sum(0),
         }
-        gradients |= norm(layer.stoch_in[1], 0) | norm(layer.deter_in[1], 2) | norm(layer.core_norm, 4)
+        gradients |= norm(stoch_norm, 0) | norm(deter_norm, 2) | norm(layer.core_norm, 4)
         gradients |= norm(rssm.posterior_norm, 6)
         return torch.from_numpy(to_core), torch.from_numpy(to_hidden), gradients
 
@@ -176,7 +178,7 @@ class PriorScan:
 
 
 class HiddenTape:
-    """A linear layer without bias and its ``NormSiLU``, see ``tape.Tape``.
+    """A linear layer without bias and its ``NormSiLU``, see ``tape.Tape``. Gradients handed to it are spent.
 
     Args:
         linear, norm: the layers.
@@ -214,7 +216,7 @@ class HiddenTape:
         """See ``Tape``."""
         weight = torch.cat([self._to_dense, torch.from_numpy(self._chosen).t()], 1)
         scale, shift = torch.from_numpy(self._sums)
-        return {self._linear.weight: weight, self._norm.weight: scale, self._norm.bias: shift}
+        return {_weight(self._linear): weight, self._norm.weight: scale, self._norm.bias: shift}
 
     def _step(self, gradient: Tensor, to_x: Floats) -> Tensor:
         x, hat, rstd = self._saved.pop()
@@ -230,12 +232,10 @@ class HeadTape(ChainTape):
     """The same as ``ChainTape``, of a network that sees states: hidden layers are compiled."""
 
     def __init__(self, layers: nn.Sequential, dense: int, *, frozen: bool = False) -> None:
-        *hidden, last = layers
-        self._first, *self._others = (
-            HiddenTape(linear, norm, dense=None if index else dense, frozen=frozen)
-            for index, (linear, norm) in enumerate(zip(hidden[::2], hidden[1::2], strict=True))
-        )
-        self._others.append(LinearTape(last, frozen=frozen))
+        (linear, norm), *others = _hidden(layers)
+        self._first = HiddenTape(linear, norm, dense=dense, frozen=frozen)
+        self._others = [HiddenTape(*pair, frozen=frozen) for pair in others]
+        self._others.append(LinearTape(_last(layers), frozen=frozen))
 
 
 def fits(x: Tensor, bf16: bool = False) -> bool:
@@ -243,10 +243,15 @@ def fits(x: Tensor, bf16: bool = False) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and not bf16
 
 
+def fits_alone(x: Tensor, bf16: bool = False) -> bool:
+    """The same for work that torch would share among its threads: the compiled code has only one."""
+    return fits(x, bf16) and torch.get_num_threads() == 1
+
+
 def _cell(layer: Recurrence) -> kernels.Cell:
-    stoch_in, stoch_norm = layer.stoch_in
-    deter_in, deter_norm = layer.deter_in
-    offset = torch.zeros_like(layer.gates.bias).view(layer.blocks, 3, -1)
+    ((stoch_in, stoch_norm),), ((deter_in, deter_norm),) = _hidden(layer.stoch_in), _hidden(layer.deter_in)
+    bias = _bias(layer.gates)
+    offset = torch.zeros_like(bias).view(layer.blocks, 3, -1)
     offset[:, 1] = -1  # see RecurrenceTape
     return kernels.Cell(
         *_both(stoch_in),
@@ -257,20 +262,19 @@ def _cell(layer: Recurrence) -> kernels.Cell:
         *_both(layer.core_deter),
         *_norm(layer.core_norm),
         *_both(layer.gates),
-        _array(layer.gates.bias + offset.flatten()),
+        _array(bias + offset.flatten()),
     )
 
 
 def _posterior(rssm: RSSM) -> kernels.Posterior:
     head = rssm.posterior_head
-    return kernels.Posterior(
-        *_both(rssm.posterior_deter), *_norm(rssm.posterior_norm), *_both(head), _array(head.bias)
-    )
+    return kernels.Posterior(*_both(rssm.posterior_deter), *_norm(rssm.posterior_norm), *_both(head), _array(head.bias))
 
 
 def _prior(rssm: RSSM) -> kernels.Prior:
-    layer, (first, first_norm, second, second_norm, head) = rssm.recurrence, rssm.prior_head
-    action_in, action_norm = layer.action_in
+    layer, head = rssm.recurrence, _last(rssm.prior_head)
+    (first, first_norm), (second, second_norm) = _hidden(rssm.prior_head)
+    ((action_in, action_norm),) = _hidden(layer.action_in)
     return kernels.Prior(
         *_both(action_in),
         *_norm(action_norm),
@@ -285,7 +289,34 @@ def _prior(rssm: RSSM) -> kernels.Prior:
     )
 
 
-def _both(layer: nn.Module) -> tuple[Floats, Floats]:
+def _hidden(layers: nn.Sequential) -> list[tuple[nn.Linear, NormSiLU]]:
+    """The hidden layers of an ``nets.mlp``."""
+    pairs = []
+    for linear, norm in itertools.pairwise(layers):
+        if isinstance(norm, NormSiLU):
+            assert isinstance(linear, nn.Linear)
+            pairs.append((linear, norm))
+    return pairs
+
+
+def _last(layers: nn.Sequential) -> nn.Linear:
+    last = layers[-1]
+    assert isinstance(last, nn.Linear)
+    return last
+
+
+def _weight(layer: nn.Linear) -> nn.Parameter:
+    weight = layer.weight
+    assert isinstance(weight, nn.Parameter)
+    return weight
+
+
+def _bias(layer: BlockLinear) -> nn.Parameter:
+    assert layer.bias is not None
+    return layer.bias
+
+
+def _both(layer: nn.Linear | BlockLinear) -> tuple[Floats, Floats]:
     """A layer's matrix as the kernels want it, inputs first, and its transpose."""
     weight = layer.weight.detach()
     one, other = _array(weight), _array(weight.transpose(-1, -2))

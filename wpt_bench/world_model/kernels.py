@@ -2,7 +2,8 @@
 
 At the sizes a CPU can train, a step's operations take less time than calling them. Here a whole step, or scan, is one
 call of machine code: float32, one thread, no C compiler needed, and kept on disk beside this file for every later
-process (numba does not see changes in other files, so all of it is in this one). `compiled` holds the arrays.
+process (numba does not see changes in other files: all of it is in this one, but for two constants, after a change of
+which this file must be touched). `compiled` holds the arrays.
 
 All matrices are ``(inputs, outputs)``; names that end in ``_back`` are their transposes. A state is a row of deter and
 stoch, joined. Arrays are float32, rows first.
@@ -17,12 +18,12 @@ import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import njit, types
+from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
 from wpt_bench.world_model.functional import UNIMIX
 from wpt_bench.world_model.nets import NORM_EPS
 
-_F = np.float32
 Array = Any
 """float32 array."""
 _F = np.float32
@@ -36,6 +37,8 @@ _LANES, _ROWS = (16, 8) if _WIDE else (8, 4)
 _compiled: Callable[[Any], Any] = njit(
     nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"}
 )
+
+_inline: Callable[[Any], Any] = intrinsic
 
 
 class Cell(NamedTuple):
@@ -123,14 +126,13 @@ def _tile(rows: int, vectors: int) -> Any:
     lanes = ir.VectorType(ir.FloatType(), _LANES)
     wide, narrow = ir.IntType(64), ir.IntType(32)
 
-    @intrinsic
+    @_inline
     def tile(typing: Any, a: Any, a_row: Any, b: Any, b_row: Any, c: Any, c_row: Any, depth: Any) -> Any:
-        def build(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
+        def code(context: Any, build: Any, _: Any, arguments: Any) -> Any:
             a, a_row, b, b_row, c, c_row, depth = arguments
             a, b, c = (build.inttoptr(address, ir.FloatType().as_pointer()) for address in (a, b, c))
-            multiply_add = ir.Function(
-                build.module, ir.FunctionType(lanes, [lanes] * 3), f"llvm.fma.v{_LANES}f32"
-            ) if f"llvm.fma.v{_LANES}f32" not in build.module.globals else build.module.globals[f"llvm.fma.v{_LANES}f32"]
+            signature = ir.FunctionType(lanes, [lanes] * 3)
+            multiply_add = get_or_insert_function(build.module, signature, f"llvm.fma.v{_LANES}f32")
 
             def row(start: Any, length: Any, index: int) -> Any:
                 return build.gep(start, [build.mul(length, wide(index))])
@@ -168,7 +170,7 @@ def _tile(rows: int, vectors: int) -> Any:
                 build.store(value, output, align=4)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 7), build
+        return types.void(*[types.intp] * 7), code
 
     return tile
 
@@ -243,24 +245,24 @@ def add_chosen(a: Array, start: int, b: Array, c: Array) -> None:
 # What lies between them
 
 
-@intrinsic
+@_inline
 def _bits(typing: Any, x: Any) -> Any:
     """The bits of a float32 as int32."""
 
-    def build(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
+    def code(context: Any, build: Any, _: Any, arguments: Any) -> Any:
         return build.bitcast(arguments[0], ir.IntType(32))
 
-    return types.int32(types.float32), build
+    return types.int32(types.float32), code
 
 
-@intrinsic
+@_inline
 def _from_bits(typing: Any, x: Any) -> Any:
     """The float32 of these bits."""
 
-    def build(context: Any, build: Any, signature: Any, arguments: Any) -> Any:
+    def code(context: Any, build: Any, _: Any, arguments: Any) -> Any:
         return build.bitcast(arguments[0], ir.FloatType())
 
-    return types.float32(types.int32), build
+    return types.float32(types.int32), code
 
 
 @_compiled
@@ -333,8 +335,8 @@ def norm_silu_back(
         for j in range(width):
             h = hat[i, j]
             y = h * scale[j] + shift[j]
-            open = sigmoid(y)
-            g = gradient[i, j] * open * (_ONE + y * (_ONE - open))
+            opened = sigmoid(y)
+            g = gradient[i, j] * opened * (_ONE + y * (_ONE - opened))
             to_scale[j] += g * h
             to_shift[j] += g
             g *= scale[j]
@@ -549,14 +551,10 @@ def _recur(cell: Cell, kept: CellKept, t: int, state: Array, core: Array, out: A
     before = state[:, :deter]
     projected = np.zeros((rows, hidden), _F)
     add_chosen(state, deter, cell.stoch_in, projected)
-    norm_silu(
-        projected, cell.stoch_scale, cell.stoch_shift, kept.stoch.hat[t], kept.stoch.rstd[t], kept.from_stoch[t]
-    )
+    norm_silu(projected, cell.stoch_scale, cell.stoch_shift, kept.stoch.hat[t], kept.stoch.rstd[t], kept.from_stoch[t])
     projected[:] = _ZERO
     add_product(before, cell.deter_in, projected)
-    norm_silu(
-        projected, cell.deter_scale, cell.deter_shift, kept.deter.hat[t], kept.deter.rstd[t], kept.from_deter[t]
-    )
+    norm_silu(projected, cell.deter_scale, cell.deter_shift, kept.deter.hat[t], kept.deter.rstd[t], kept.from_deter[t])
     add_product(kept.from_stoch[t], cell.core_latent[:hidden], core)
     add_product(kept.from_deter[t], cell.core_latent[hidden:], core)
     add_blocks(before, cell.core_deter, core)
@@ -618,9 +616,7 @@ def _recur_back(
                 to_old[block, j] = out * (_ONE - update)
     to_core[:] = _ZERO
     add_blocks(to_gates, cell.gates_back, to_core)
-    norm_silu_back(
-        to_core, cell.core_scale, cell.core_shift, kept.core.hat[t], kept.core.rstd[t], sums[4], sums[5]
-    )
+    norm_silu_back(to_core, cell.core_scale, cell.core_shift, kept.core.hat[t], kept.core.rstd[t], sums[4], sums[5])
     to_deter, to_stoch = gradient[:, :deter], gradient[:, deter:]
     add_blocks(to_core, cell.core_deter_back, to_deter)
     to_from_stoch[:] = _ZERO
@@ -656,7 +652,7 @@ def observe(
     noise: Array,
 ) -> None:
     """All steps from ``states[0]``: fills ``states[1:]``, ``logits`` and what is kept, all ``(T, N, width)``."""
-    rows, deter = action.shape[1:]
+    deter = action.shape[2]
     for t in range(len(action)):
         out = states[t + 1]
         _recur(cell, kept, t, states[t], action[t].copy(), out)
@@ -696,9 +692,7 @@ def observe_back(
         sample_back(gradient, deter, probs[t], groups, to_logits[t])
         to_hidden[t] = _ZERO
         add_product(to_logits[t], posterior.head_back, to_hidden[t])
-        norm_silu_back(
-            to_hidden[t], posterior.scale, posterior.shift, norms.hat[t], norms.rstd[t], sums[6], sums[7]
-        )
+        norm_silu_back(to_hidden[t], posterior.scale, posterior.shift, norms.hat[t], norms.rstd[t], sums[6], sums[7])
         add_product(to_hidden[t], posterior.deter_back, gradient[:, :deter])
         _recur_back(
             cell, kept, t, states[t], gradient, to_gates[t], to_core[t], to_from_stoch[t], to_from_deter[t], sums

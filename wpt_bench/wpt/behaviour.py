@@ -119,7 +119,9 @@ class Behaviour:
             actor.end(gradient)
         actor_norm = self._actor_optimizer.apply(actor.gradients())
 
-        critic_loss = self._update_critic(feature[: -len(start.deter)], returns.detach(), weight, rssm.head_tape(self.critic))
+        critic_loss = self._update_critic(
+            feature[: -len(start.deter)], returns.detach(), weight, rssm.head_tape(self.critic)
+        )
         return {
             "actor_loss": -(gain + bonus).detach(),
             "critic_loss": critic_loss,
