@@ -99,7 +99,6 @@ def test_update(benchmark, monkeypatch, name, observation, precision, threads, p
             return
         with monkeypatch.context() as plain, FlopCounterMode(display=False) as flops:
             plain.setattr(rssm, "fits", lambda *_: False)  # compiled code is not counted
-            plain.setattr(rssm, "fits_alone", lambda *_: False)
             fast.update()
         dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         work, median, ours = flops.get_total_flops(), statistics.median(references[1:]), benchmark.stats.stats.median

@@ -1,5 +1,7 @@
 """Compiled code against the plain code it stands in for, both in float32."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,14 @@ def model(size: WorldModelSize) -> RSSM:
 
 def one_hot(size: WorldModelSize, rows: int) -> Tensor:
     return torch.nn.functional.one_hot(torch.randint(size.classes, (rows, size.stoch)), size.classes).flatten(1).float()
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
 
 
 def near(one: Tensor, other: Tensor, tolerance: float = 2e-5) -> bool:
@@ -107,7 +117,8 @@ def test_posteriors_and_their_gradients(size: WorldModelSize, length: int, batch
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("steps", "rows"), [(1, 1), (5, 13)])
+@pytest.mark.parametrize(("steps", "rows"), [(1, 1), (5, 13), (2, 301)])
+@pytest.mark.usefixtures("threads")
 def test_imagination_and_its_gradients(size: WorldModelSize, steps: int, rows: int) -> None:
     torch.manual_seed(0)
     rssm = model(size)
@@ -126,12 +137,13 @@ def test_imagination_and_its_gradients(size: WorldModelSize, steps: int, rows: i
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.usefixtures("threads")
 def test_heads_and_their_gradients(layers: int) -> None:
     torch.manual_seed(0)
     size = SIZES[1]
     net = head(size.feature, 24, layers, 9, scale=1.0)
     tapes = HeadTape(net, size.deter), ChainTape(net)
-    inputs = [torch.cat([torch.randn(rows, size.deter), one_hot(size, rows)], 1) for rows in (3, 70, 150)]
+    inputs = [torch.cat([torch.randn(rows, size.deter), one_hot(size, rows)], 1) for rows in (3, 70, 301)]
     with torch.no_grad():
         for x in inputs:
             assert near(*(tape.forward(x) for tape in tapes))

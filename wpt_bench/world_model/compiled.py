@@ -6,7 +6,10 @@ The kernels step through time; gradients of matrices are left to one large produ
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wpt_bench.world_model import kernels
+from wpt_bench.world_model.config import WorldModelSize
 from wpt_bench.world_model.nets import BlockLinear, NormSiLU
 from wpt_bench.world_model.recurrence import Recurrence
 from wpt_bench.world_model.tape import ChainTape, Gradients, LinearTape, block_major
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from wpt_bench.world_model.rssm import RSSM, Latent
 
 Floats = NDArray[np.float32]
+Out = TypeVar("Out")
 
 
 class PosteriorScan:
@@ -118,63 +123,59 @@ class PosteriorScan:
 
 
 class PriorScan:
-    """See ``rssm.PriorSteps``."""
+    """See ``rssm.PriorSteps``. Rows are independent of each other: threads share them."""
 
     def __init__(self, rssm: RSSM, start: Latent, steps: int) -> None:
-        rows, size = len(start.deter), rssm.size
-        self._groups = size.stoch
-        self._cell, self._prior = _cell(rssm.recurrence), _prior(rssm)
-        self._kept = _kept(steps, rows, size.hidden, size.deter)
-        self._norms = [_norms(steps, rows, size.hidden) for _ in range(3)]
-        self._probs = _empty(steps, rows, size.stoch_flat)
-        self._states = _empty(steps + 1, rows, size.feature)
-        self._features = torch.from_numpy(self._states)
-        self._features[0] = start.feature
-        self._step = 0
+        feature, weights = start.feature, (_cell(rssm.recurrence), _prior(rssm))
+        self._rows = _shares(len(feature))
+        self._parts = [_PriorRows(rssm.size, *weights, feature[rows], steps) for rows in self._rows]
 
     def forward(self, action: Tensor, noise: Tensor) -> None:
         """One step further, after padded actions ``(N, action)``; ``noise`` is uniform, ``(N, stoch)``."""
-        before, self._step = self._step, self._step + 1
-        kernels.imagine(
-            self._cell,
-            self._prior,
-            self._kept,
-            *self._norms,
-            self._probs,
-            before,
-            self._states[before],
-            _array(action),
-            _array(noise),
-            self._states[self._step],
-        )
+        _together(lambda part, rows: part.forward(_array(action[rows]), _array(noise[rows])), self._parts, self._rows)
 
     @property
     def feature(self) -> Tensor:
         """The last states."""
-        return self._features[self._step]
+        return _joined([part.states[part.step] for part in self._parts], 0)
 
     def features(self) -> Tensor:
         """All states, those imagination started from first: ``(1 + steps, N, feature)``."""
-        return self._features[: self._step + 1]
+        return _joined([part.states[: part.step + 1] for part in self._parts], 1)
 
     def backward(self, gradient: Tensor) -> Tensor:
         """From the gradients of all states reached, ``(steps, N, feature)``, to those of all actions.
 
         What is handed over is spent.
         """
+        back = _together(lambda part, rows: part.backward(_array(gradient[:, rows])), self._parts, self._rows)
+        return _joined(back, 1)
+
+
+class _PriorRows:
+    """Steps of some of the rows, and back."""
+
+    def __init__(
+        self, size: WorldModelSize, cell: kernels.Cell, prior: kernels.Prior, start: Tensor, steps: int
+    ) -> None:
+        rows = len(start)
+        self._cell, self._prior, self._groups = cell, prior, size.stoch
+        self._kept = _kept(steps, rows, size.hidden, size.deter)
+        self._norms = [_norms(steps, rows, size.hidden) for _ in range(3)]
+        self._probs = _empty(steps, rows, size.stoch_flat)
+        self.states, self.step = _empty(steps + 1, rows, size.feature), 0
+        self.states[0] = start.numpy()
+
+    def forward(self, action: Floats, noise: Floats) -> None:
+        weights, kept = (self._cell, self._prior), (self._kept, *self._norms, self._probs)
+        kernels.imagine(*weights, *kept, self.step, self.states[self.step], action, noise, self.states[self.step + 1])
+        self.step += 1
+
+    def backward(self, gradient: Floats) -> Floats:
         actions = _empty(*gradient.shape[:2], len(self._prior.action_in))
-        kernels.imagine_back(
-            self._cell,
-            self._prior,
-            self._kept,
-            *self._norms,
-            self._probs,
-            self._groups,
-            self._states,
-            gradient.contiguous().numpy(),
-            actions,
-        )
-        return torch.from_numpy(actions)
+        weights, kept = (self._cell, self._prior), (self._kept, *self._norms, self._probs)
+        kernels.imagine_back(*weights, *kept, self._groups, self.states, gradient, actions)
+        return actions
 
 
 class HiddenTape:
@@ -192,15 +193,22 @@ class HiddenTape:
         self._scale, self._shift = _norm(norm)
         self._dense = linear.in_features if dense is None else dense
         self._saved: list[tuple[Tensor, Floats, Floats]] = []
-        self._sums = np.zeros((2, linear.out_features), np.float32)
-        self._chosen = _zeros(linear.in_features - self._dense, linear.out_features)
+        threads = torch.get_num_threads()
+        self._sums = _zeros(threads, 2, linear.out_features)
+        self._chosen = _zeros(threads, linear.in_features - self._dense, linear.out_features)
         self._to_dense = torch.zeros(linear.out_features, self._dense)
 
     def forward(self, x: Tensor) -> Tensor:
         """See ``Tape``."""
         rows, width = len(x), self._weight.shape[1]
         hat, rstd, out = _empty(rows, width), _empty(rows), _empty(rows, width)
-        kernels.hidden(_array(x), self._dense, self._weight, self._scale, self._shift, hat, rstd, out)
+        inputs = _array(x)
+
+        def compute(part: slice) -> None:
+            weights = self._weight, self._scale, self._shift
+            kernels.hidden(inputs[part], self._dense, *weights, hat[part], rstd[part], out[part])
+
+        _together(compute, _shares(rows))
         self._saved.append((x, hat, rstd))
         return torch.from_numpy(out)
 
@@ -214,17 +222,23 @@ class HiddenTape:
 
     def gradients(self) -> Gradients:
         """See ``Tape``."""
-        weight = torch.cat([self._to_dense, torch.from_numpy(self._chosen).t()], 1)
-        scale, shift = torch.from_numpy(self._sums)
+        weight = torch.cat([self._to_dense, torch.from_numpy(self._chosen).sum(0).t()], 1)
+        scale, shift = torch.from_numpy(self._sums).sum(0)
         return {_weight(self._linear): weight, self._norm.weight: scale, self._norm.bias: shift}
 
     def _step(self, gradient: Tensor, to_x: Floats) -> Tensor:
         x, hat, rstd = self._saved.pop()
-        inside = gradient.contiguous().numpy()
-        kernels.hidden_back(inside, self._back, self._scale, self._shift, hat, rstd, *self._sums, to_x)
+        inside, inputs = _array(gradient), _array(x)
+
+        def compute(part: slice, sums: Floats, chosen: Floats) -> None:
+            weights = self._back, self._scale, self._shift
+            kernels.hidden_back(inside[part], *weights, hat[part], rstd[part], *sums, to_x[part])
+            if not self._frozen:
+                kernels.chosen_back(inside[part], inputs[part], self._dense, chosen)
+
+        _together(compute, _shares(len(x)), self._sums, self._chosen)
         if not self._frozen:
             self._to_dense.addmm_(torch.from_numpy(inside).t(), x[:, : self._dense])
-            kernels.chosen_back(inside, _array(x), self._dense, self._chosen)
         return torch.from_numpy(to_x)
 
 
@@ -243,9 +257,34 @@ def fits(x: Tensor, bf16: bool = False) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and not bf16
 
 
-def fits_alone(x: Tensor, bf16: bool = False) -> bool:
-    """The same for work that torch would share among its threads: the compiled code has only one."""
-    return fits(x, bf16) and torch.get_num_threads() == 1
+_SHARE = 128
+"""Rows that are worth a thread."""
+
+
+def _shares(rows: int) -> list[slice]:
+    """Rows in as many parts as torch has threads, or fewer."""
+    parts = max(1, min(torch.get_num_threads(), rows // _SHARE))
+    edges = [rows * part // parts for part in range(parts + 1)]
+    return [slice(*edge) for edge in itertools.pairwise(edges)]
+
+
+def _together(compute: Callable[..., Out], first: Sequence[Any], *others: Iterable[Any]) -> list[Out]:
+    """``compute`` of every part, in as many threads as there are parts; ``others`` may be longer."""
+    calls = list(zip(first, *others, strict=False))
+    if len(calls) == 1:
+        return [compute(*calls[0])]
+    waiting = [_threads().submit(compute, *call) for call in calls[1:]]
+    return [compute(*calls[0]), *(one.result() for one in waiting)]
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor()
+
+
+def _joined(parts: list[Floats], axis: int) -> Tensor:
+    tensors = [torch.from_numpy(part) for part in parts]
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, axis)
 
 
 def _cell(layer: Recurrence) -> kernels.Cell:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from wpt_bench.world_model.compiled import HeadTape, PosteriorScan, PriorScan, fits, fits_alone
+from wpt_bench.world_model.compiled import HeadTape, PosteriorScan, PriorScan, fits
 from wpt_bench.world_model.config import WorldModelSize
 from wpt_bench.world_model.functional import sample_one_hot, sample_one_hot_backward
 from wpt_bench.world_model.nets import NormSiLU, mixed, mlp, widened
@@ -76,11 +76,11 @@ class RSSM(nn.Module):
 
     def imagination(self, start: Latent, steps: int) -> PriorSteps | PriorScan:
         """Steps of the prior from ``(N, ...)`` latent states, and back."""
-        return (PriorScan if fits_alone(start.deter, self.bf16) else PriorSteps)(self, start, steps)
+        return (PriorScan if fits(start.deter, self.bf16) else PriorSteps)(self, start, steps)
 
     def head_tape(self, layers: nn.Sequential, *, frozen: bool = False) -> ChainTape:
         """The tape of a network that sees latent states, joined."""
-        if fits_alone(self.posterior_deter.weight, self.bf16):
+        if fits(self.posterior_deter.weight, self.bf16):
             return HeadTape(layers, self.size.deter, frozen=frozen)
         return ChainTape(layers, frozen=frozen, bf16=self.bf16)
 
