@@ -108,12 +108,11 @@ class Behaviour:
         of_logits = torch.autograd.grad(gain, [*reward_logits, *value_logits])
         with torch.no_grad():
             of_rewards, of_values = of_logits[: len(reached)], of_logits[len(reached) :]
-            pieces = [
-                reward_tape.backward(of_reward) + value_tape.backward(of_value)
-                for of_reward, of_value in zip(reversed(of_rewards), reversed(of_values), strict=True)
-            ]
-            of_feature = torch.cat(pieces[::-1]).view(steps, len(start.deter), -1)
-            of_action = dynamics.backward(of_feature)
+            of_feature = torch.empty_like(feature[len(start.deter) :])
+            pieces = zip(of_feature.split(PIECE), of_rewards, of_values, strict=True)
+            for piece, of_reward, of_value in reversed(list(pieces)):
+                torch.add(reward_tape.backward(of_reward), value_tape.backward(of_value), out=piece)
+            of_action = dynamics.backward(of_feature.view(steps, len(start.deter), -1))
         (of_raw,) = torch.autograd.grad([action, bonus], policy_raw, [of_action * mask, None])
         for gradient in reversed(of_raw.neg().unbind()):
             actor.end(gradient)
