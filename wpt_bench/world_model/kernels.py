@@ -33,10 +33,18 @@ _WIDE = bool(get_host_cpu_features().get("avx512f"))
 _LANES, _ROWS = (16, 8) if _WIDE else (8, 4)
 """A tile of a product is ``_ROWS`` rows of two vectors of ``_LANES``: as many as stay in registers."""
 
-# Sums may be reordered, so that they become vectors: the same order on every call, but for a machine of another kind.
-_compiled: Callable[[Any], Any] = njit(
-    nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"}
-)
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    """Machine code of a function, kept on disk where a folder for it can be written, else made by every process.
+
+    Sums may be reordered, so that they become vectors: the same order on every call, but for a machine of another kind.
+    """
+    how: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz", "arcp"}}
+    try:
+        return njit(cache=True, **how)(function)
+    except RuntimeError:  # neither beside this file nor in the user's cache
+        return njit(**how)(function)
+
 
 _inline: Callable[[Any], Any] = intrinsic
 

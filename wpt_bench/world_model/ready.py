@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -18,15 +20,24 @@ from wpt_bench.world_model.rssm import RSSM
 _SIZE = WorldModelSize(deter=2, hidden=2, stoch=1, classes=2, blocks=1)
 
 
+@contextmanager
+def _others_wait() -> Iterator[None]:
+    """Holds other processes back where they can take from disk what this one compiles."""
+    if (folder := kernels.observe.stats.cache_path) is None:
+        yield
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with FileLock(Path(folder) / "kernels.lock"):
+        yield
+
+
 @cache
 def compile_kernels() -> None:
     """Half a minute where they have never been compiled, a second where they are on disk; then nothing.
 
     Draws no random numbers that anybody would miss.
     """
-    folder = Path(kernels.observe.stats.cache_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "kernels.lock"), torch.random.fork_rng(devices=[]), torch.no_grad():
+    with _others_wait(), torch.random.fork_rng(devices=[]), torch.no_grad():
         rssm, width = RSSM(_SIZE, 2, 2), _SIZE.feature
         zeros = torch.zeros(1, 1, 2)
         scan = PosteriorScan(rssm, zeros, zeros, zeros[..., :1])
