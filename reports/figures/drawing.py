@@ -137,12 +137,9 @@ class Sketch:
         """A figure at height ``row``: a bar for rliable's interval, a thin line for the corrected one."""
         its = look(method)
         if estimate.low is not None and estimate.high is not None:
-            tag(
-                axes.barh(
-                    row, estimate.high - estimate.low, left=estimate.low, height=0.5, color=its.colour, alpha=0.4
-                )[0],
-                method,
-            )
+            width = estimate.high - estimate.low
+            (bar,) = axes.barh(row, width, left=estimate.low, height=0.5, color=its.colour, alpha=0.4, linewidth=0)
+            tag(bar, method)
         if estimate.corrected_low is not None and estimate.corrected_high is not None:
             (line,) = axes.plot(
                 [estimate.corrected_low, estimate.corrected_high], [row, row], color=its.colour, linewidth=1.0
