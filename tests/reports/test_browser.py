@@ -244,15 +244,16 @@ def test_a_tap_shows_the_values_until_the_reader_scrolls(reader, curves):
 def test_a_hidden_method_is_gone_from_figures_tables_and_values_and_all_brings_it_back(reader):
     reader.open()
     own = """[...document.querySelectorAll('[data-method="wpt"]')]"""
-    visible = f"return {own}.filter((one) => one.checkVisibility() && one.getClientRects().length).length"
+    seen = ".filter((one) => one.checkVisibility() && one.getClientRects().length).length"
+    visible, others = f"return {own}{seen}", f"return {own.replace('wpt', 'dreamer')}{seen}"
     everything = reader.run(visible)
     kinds = set(reader.run(f"return {own}.map((one) => one.tagName.toLowerCase())"))
     assert everything > 40 and kinds == {"g", "th", "td", "tr"}
-    others = len(reader.shown('[data-method="dreamer"]'))
+    kept = reader.run(others)
     button = reader.one('[data-toggle="wpt"]')
     button.click()
     assert reader.run(visible) == 0 and button.get_attribute("aria-pressed") == "false"
-    assert len(reader.shown('[data-method="dreamer"]')) == others
+    assert reader.run(others) == kept > 40
     picture = reader.one(f"{CURVES} .picture")
     reader.scroll_to(picture)
     reader.run("arguments[0].focus()", picture)
@@ -328,7 +329,7 @@ def test_the_tab_key_reaches_everything_that_scrolls_or_can_be_used(reader):
         document.addEventListener("focusin", (event) => visited.add(event.target));
         document.querySelector("main").tabIndex = -1; document.querySelector("main").focus();"""
     )
-    count = len(reader.shown("main button, main a, main summary, main [tabindex='0']"))
+    count = reader.run("return document.querySelectorAll('main button, main a, main summary, main [tabindex]').length")
     for _ in range(0, count, 50):
         reader.press(*[Keys.TAB] * 50)
     missed = reader.run(
@@ -403,7 +404,7 @@ def test_a_link_of_the_contents_leads_to_a_heading_that_the_bar_does_not_cover(r
 
 def test_markup_in_a_recorded_error_is_only_text(reader):
     reader.open()
-    assert ERROR in reader.one("main").text
+    assert ERROR in reader.run("return document.querySelector('main').innerText")
     assert reader.run("return document.scripts.length") == 2
 
 
