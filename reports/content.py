@@ -172,7 +172,7 @@ def tasks_table(comparison: Comparison) -> Table:
                 cells.append(Cell(NOTHING))
                 continue
             seeds = zip(own["seed"], own["score"], strict=True)
-            note = "; ".join(f"seed {seed}: {value:.3f}" for seed, value in seeds)
+            note = "; ".join(f"seed\N{NO-BREAK SPACE}{seed}:\N{NO-BREAK SPACE}{value:.3f}" for seed, value in seeds)
             mean = float(own["score"].mean())
             cells.append(Cell(f"{mean:.3f}", mean, note))
         rows.append(Row(tuple(cells)))
