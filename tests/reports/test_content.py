@@ -174,3 +174,15 @@ def test_the_data_card_leaves_out_empty_columns():
     table = card_table([{"embodiment": "walker", "episodes": 9, "success": None}, {"embodiment": "x", "note": "a|b"}])
     assert table.headings == (Heading("embodiment"), Heading("episodes"), Heading("note"))
     assert texts(table) == [["walker", "9", "—"], ["x", "—", "a|b"]]
+
+
+def test_ends_of_intervals_are_columns_of_their_own_in_csv():
+    cells = (Cell("wpt"), Cell("0.500 [0.250, 0.750]", 0.5, ends=(0.25, 0.7501)))
+    gap, one_seed = (Cell("sac"), Cell("—")), (Cell("iql"), Cell("0.1 (one seed)", 0.1, ends=(None, None)))
+    table = Table("t", "T", headings("method", "IQM", numbers=("IQM",)), (Row(cells), Row(gap), Row(one_seed)))
+    assert list(csv.reader(io.StringIO(table.csv()))) == [
+        ["method", "IQM", "IQM low", "IQM high"],
+        ["wpt", "0.5", "0.25", "0.7501"],
+        ["sac", "—", "", ""],
+        ["iql", "0.1", "", ""],
+    ]
