@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from wpt_bench.analysis.aggregate import three
 from wpt_bench.analysis.compare import Comparison
 from wpt_bench.analysis.properties import (
     Cell,
@@ -50,7 +51,7 @@ def properties_table(table: Properties, title: str, *, wide: bool = True) -> Tab
 
 def details(cell: Cell) -> str:
     """The figures of one cell: effect with its interval, further numbers, methods; empty without any."""
-    effect = [str(cell.effect)] if cell.effect else []
+    effect = [f"{three(cell.effect.value)} {cell.effect.corrected}"] if cell.effect else []
     return ", ".join([*effect, *(f"{name} {value:.3f}" for name, value in (cell.figures or {}).items())])
 
 
