@@ -35,6 +35,10 @@ class RecordError(Exception):
     """A record that cannot be used; the message names the file."""
 
 
+class Unwritable(RecordError):
+    """Nothing can be written to the folder of results; the message says why, and what to do."""
+
+
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What makes two runs the same run. Its hash is the run id; anything not here is recorded but not hashed.
 
