@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -39,6 +39,10 @@ class Unwritable(RecordError):
     """Nothing can be written to the folder of results; the message says why, and what to do."""
 
 
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}\Z")]
+"""What may become part of a path: it stays below the folder that it is put into."""
+
+
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What makes two runs the same run. Its hash is the run id; anything not here is recorded but not hashed.
 
@@ -47,19 +51,19 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data), ``stage`` the id of the shared pre-training (None without).
     """
 
-    method: str
+    method: Name
     method_version: int
-    suite: str
+    suite: Name
     suite_version: int
-    task: str
+    task: Name
     seed: int
-    profile: str
+    profile: Name
     observation: Literal["state", "pixels"]
     budget: int
     protocol: dict[str, Any]
     settings: dict[str, Any]
-    data: str | None
-    stage: str | None
+    data: Name | None
+    stage: Name | None
 
 
 def digest(value: Any) -> str:

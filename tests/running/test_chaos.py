@@ -1,4 +1,4 @@
-"""A grid by the real command, its processes killed at random a hundred times: what comes out is what came out in calm."""
+"""A grid by the real command, its processes killed a hundred times: what comes out is what came out in calm."""
 
 import collections
 import os
