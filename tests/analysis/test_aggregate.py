@@ -94,3 +94,8 @@ def test_interval_lies_within_the_range_of_what_can_be_drawn(rows, name):
 def test_equal_seeds_give_a_width_of_zero():
     found = aggregate(np.full((4, 3), 0.25), ["iqm"], resamples=100)["iqm"]
     assert (found.value, found.low, found.high) == (0.25, 0.25, 0.25)
+
+
+def test_what_rounds_to_zero_is_written_without_a_sign():
+    assert str(Estimate(-1e-17, -1e-9, 0.25, -0.0004, 0.0005)) == "0.000 [0.000, 0.250]"
+    assert Estimate(-0.0006, -0.1, 0.1, -0.0006, 0.2).corrected == "[-0.001, 0.200]"

@@ -55,6 +55,11 @@ METRICS: dict[str, Metric] = {
 (Agarwal et al. 2021): rliable's functions, and the same of every resample at once."""
 
 
+def three(value: float, sign: str = "") -> str:
+    """A number to three digits; what rounds to zero has no minus, lest rounding errors change a sentence."""
+    return f"{round(value, 3) + 0.0:{sign}.3f}"
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A figure and its 95% intervals: rliable's, and corrected for few seeds; all None where one seed allows none."""
@@ -67,15 +72,15 @@ class Estimate:
 
     def __str__(self) -> str:
         if self.low is None or self.high is None:
-            return f"{self.value:.3f} ({ONE_SEED})"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+            return f"{three(self.value)} ({ONE_SEED})"
+        return f"{three(self.value)} [{three(self.low)}, {three(self.high)}]"
 
     @property
     def corrected(self) -> str:
         """The corrected interval as text."""
         if self.corrected_low is None or self.corrected_high is None:
             return f"({ONE_SEED})"
-        return f"[{self.corrected_low:.3f}, {self.corrected_high:.3f}]"
+        return f"[{three(self.corrected_low)}, {three(self.corrected_high)}]"
 
     @property
     def excludes_zero(self) -> bool:

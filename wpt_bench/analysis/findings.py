@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from wpt_bench.analysis.aggregate import NOT_SEPARATED, ONE_SEED, Estimate
+from wpt_bench.analysis.aggregate import NOT_SEPARATED, ONE_SEED, Estimate, three
 from wpt_bench.analysis.factorial import PARTS, Factorial
 from wpt_bench.analysis.published import held_against_published
 from wpt_bench.analysis.reach import Reach
@@ -109,13 +109,15 @@ def _against(row: MethodSummary, scratch: MethodSummary, budget: int) -> str:
 
 
 def _signed(estimate: Estimate) -> str:
-    return f"{estimate.value:+.3f} {estimate.corrected}"
+    return f"{three(estimate.value, '+')} {estimate.corrected}"
 
 
 def _reached(reach: Reach, budget: int) -> str:
     """When the final score of scratch was reached, as a clause."""
     if reach.env_steps is None:
         return f"{SCRATCH}'s final IQM of {reach.level:.3f} is not reached"
+    if reach.env_steps == 0:
+        return f"{SCRATCH}'s final IQM of {reach.level:.3f} is there from the start"
     steps = f"{SCRATCH}'s final IQM of {reach.level:.3f} is reached after {reach.env_steps:,.0f} of {budget:,} steps"
     if reach.low is None:
         return steps

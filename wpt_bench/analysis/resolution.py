@@ -6,6 +6,7 @@ spread evenly over [0, 1]. Real scores are neither, so that this is a best case.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -63,7 +64,7 @@ def simulate(metric: str, seeds: int, tasks: int, *, trials: int = TRIALS, seed:
             draws.append(METRICS[metric].draws(scores, drawn))
             margins.append(float(margin(draws[-1], seeds, tasks)))
         singles.append(estimate(values[0], draws[0], margins[0]))
-        differences.append(estimate(values[0] - values[1], draws[0] - draws[1], float(np.hypot(*margins))))
+        differences.append(estimate(values[0] - values[1], draws[0] - draws[1], math.hypot(*margins)))
     # A method that is better by d throughout moves every draw by d: it is seen as soon as d lifts the lower end over 0.
     needed = [-_ends(one)[0] for one in differences]
     widths = [high - low for low, high in map(_ends, singles)]
