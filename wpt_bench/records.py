@@ -243,9 +243,13 @@ def decode_checked(raw: bytes, kind: type[T]) -> T:
     """Inverse of ``encode_checked``; ValueError if the checksum is another, which may be empty."""
     plain = msgspec.json.decode(raw, type=dict[str, Any])
     value = msgspec.json.decode(raw, type=kind)
+    _compare_checksum(plain)
+    return value
+
+
+def _compare_checksum(plain: Mapping[str, Any]) -> None:
     if plain.get("checksum") and plain["checksum"] != _checksum(plain):
         raise ValueError("its checksum differs")
-    return value
 
 
 def _checksum(plain: Mapping[str, Any]) -> str:
@@ -268,14 +272,16 @@ def read_run(folder: Path) -> Run:
 def decode_run(raw: bytes, where: str) -> Run:
     """A record as it stands in ``run.json``; raises RecordError naming ``where`` if it cannot be used."""
     try:
-        schema = msgspec.json.decode(raw).get("schema")
+        plain = msgspec.json.decode(raw)
+        schema = plain.get("schema")
         if schema != SCHEMA:
             raise RecordError(f"{where} has record schema {schema}; this version reads schema {SCHEMA}.")
-        run = decode_checked(raw, Run)
+        run = msgspec.json.decode(raw, type=Run)
+        if run.id != digest(run.identity):
+            raise RecordError(f"{where} was altered: its id ({run.id}) is not the digest of its identity.")
+        _compare_checksum(plain)
     except (AttributeError, ValueError, RecursionError, msgspec.MsgspecError) as error:  # not UTF-8 is a ValueError
         raise RecordError(f"{where} cannot be read as a run record: {error}") from error
-    if run.id != digest(run.identity):
-        raise RecordError(f"{where} was altered: its id ({run.id}) is not the digest of its identity.")
     return run
 
 

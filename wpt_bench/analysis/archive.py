@@ -130,7 +130,7 @@ def write(
             except (RecordError, OSError) as error:
                 gaps.append(_gap(one.run, "unreadable", str(error).replace(f"{one.file.parent}/", "")))
                 continue
-            lines.append(msgspec.json.encode(msgspec.structs.replace(one.run, checksum="")) + b"\n")
+            lines.append(msgspec.json.encode(one.run) + b"\n")
             episodes += len(rows)
             group.append((one.run.id, rows))
             if len(group) == _RUNS_PER_GROUP:
