@@ -397,7 +397,7 @@ def status(
         selection = select(name, loaded, _split(tasks), _split(methods), _seeds(seeds))
         dataset = benching.find_data(selection, layout)
         wanted = identities(selection, dataset.digest if dataset else None)
-        found = [(identity, *grid.standing(identity, layout)) for identity in wanted]
+        found: list[tuple[Any, str, str]] = [(identity, *grid.standing(identity, layout)) for identity in wanted]
         found += [(identity, "stale", "") for identity in grid.stale(wanted, layout)]
         rows += [
             {
