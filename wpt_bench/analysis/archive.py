@@ -13,7 +13,6 @@ A published folder, ``results/dmc-quick/``, holds
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wpt_bench import records
-from wpt_bench.records import Episode, Recorded, RecordError, Run, write_atomic
+from wpt_bench.records import Episode, Recorded, RecordError, Run, sha256, write_atomic
 
 T = TypeVar("T")
 
@@ -34,6 +33,8 @@ RUNS, EPISODES, FIGURES, MANIFEST = "runs.jsonl", "episodes.parquet", "figures.j
 CONTENTS = (RUNS, EPISODES, FIGURES)
 """What the manifest vouches for."""
 
+MOST_EPISODES = 10_000_000
+"""A table that declares more is not read: a few bytes can stand for any number of equal rows."""
 _RUNS_PER_GROUP = 50
 """Runs are read group by group: small enough to hold in memory, large enough to compress."""
 _COLUMNS = pa.schema(
@@ -161,7 +162,7 @@ def read_manifest(folder: Path) -> Manifest:
         if schema != SCHEMA:
             raise RecordError(f"{path} has schema {schema} of published folders; this version reads schema {SCHEMA}.")
         return msgspec.json.decode(raw, type=Manifest)
-    except (OSError, AttributeError, ValueError, msgspec.MsgspecError) as error:
+    except (OSError, AttributeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise RecordError(f"{path} cannot be read as the manifest of a published folder: {error}") from error
 
 
@@ -170,9 +171,11 @@ def altered(folder: Path, manifest: Manifest) -> list[str]:
     said = []
     for name, expected in manifest.files.items():
         path = folder / name
-        if not path.is_file():
+        if name not in CONTENTS or path.is_symlink():
+            said.append(f"{folder / MANIFEST} leads out of its folder by {name[:80]!r}; do not trust it.")
+        elif not path.is_file():
             said.append(f"{path} is missing.")
-        elif _digest(path) != expected:
+        elif sha256(path) != expected:
             said.append(f"{path} was altered or damaged: its SHA-256 is not the one in {MANIFEST}.")
     return said
 
@@ -246,6 +249,8 @@ class _Rows:
     @functools.cached_property
     def _file(self) -> pq.ParquetFile:
         file = self._read(lambda: pq.ParquetFile(self.path, page_checksum_verification=True))
+        if file.metadata.num_rows > MOST_EPISODES:
+            raise RecordError(f"{self.path} declares {file.metadata.num_rows} episodes, more than can be published.")
         if not file.schema_arrow.equals(_COLUMNS):
             names = ", ".join(file.schema_arrow.names)
             raise RecordError(f"{self.path} is not a table of published episodes: its columns are {names}.")
@@ -288,21 +293,16 @@ def _gap(run: Run, status: str, why: str) -> LeftOut:
     """A run as the manifest lists it: of an error its last line, for the rest of it names files of one machine."""
     line = why.strip().splitlines()[-1]
     shown = "failed" if status == "unreadable" else run.status
-    return LeftOut(run.id, status, line, msgspec.structs.replace(run, status=shown, error=line))
+    return LeftOut(run.id, status, line, msgspec.structs.replace(run, status=shown, error=line, checksum=""))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    raw = path.read_bytes() if path.is_file() else b""
+    raw = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
     yield from ((number, line) for number, line in enumerate(raw.split(b"\n"), start=1) if line)
 
 
 def _digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    return {name: _digest(folder / name) for name in names}
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {name: sha256(folder / name) for name in names}
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
