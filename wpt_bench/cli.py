@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import itertools
 import json
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from wpt_bench import profiles, registry
+from wpt_bench import profiles, records, registry
 from wpt_bench.protocol import UserError
 from wpt_bench.records import RecordError
 
@@ -49,6 +48,7 @@ Seeds = Annotated[str, typer.Option("--seeds", help="comma-separated; default: t
 Out = Annotated[Path, typer.Option("--out", envvar="WPT_BENCH_OUT", help="where everything is kept")]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="processes at a time", show_default="cores")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
+Retries = Annotated[int, typer.Option("--retries", min=0, help="how often a run that failed is tried again")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="collect missing data without asking")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
 
@@ -77,19 +77,8 @@ def command(group: typer.Typer, examples: str, name: str | None = None) -> Calla
                 errors.print(f"[red]Error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
                 raise typer.Exit(1) from None
             except OSError as error:
-                if error.errno not in (
-                    errno.ENOSPC,
-                    errno.EDQUOT,
-                    errno.EROFS,
-                    errno.EACCES,
-                    errno.ENOTDIR,
-                    errno.EEXIST,
-                ):
+                if (message := records.unwritable(error)) is None:
                     raise
-                where = f" ({error.filename})" if error.filename else ""
-                message = (
-                    f"{os.strerror(error.errno)}{where}; what is finished is kept: make room or give another --out."
-                )
                 errors.print(f"[red]Error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
                 raise typer.Exit(1) from None
 
@@ -312,6 +301,7 @@ def pretrain(
     seeds: Seeds = "",
     out: Out = OUT,
     workers: Workers = CORES,
+    retries: Retries = 1,
     device: Device = "cpu",
     yes: Yes = False,
     as_json: Json = False,
@@ -323,7 +313,9 @@ def pretrain(
     selection, layout = select(suite, profiles.load(profile), _split(tasks), (), _seeds(seeds)), Layout(out)
     dataset = _data(selection, layout, workers, yes)
     with _grid_bars(_stage_names(selection, dataset)) as show:
-        stages = benching.ensure_stages(selection, layout, dataset, show, workers=workers, device=device)
+        stages = benching.ensure_stages(
+            selection, layout, dataset, show, workers=workers, device=device, retries=retries
+        )
     rows = [
         {"stage": stage.id, "seed": stage.identity["seed"]}
         | {key: row[key] for key in ("embodiment", "model", "persistence", "mean", "context", "horizon")}
@@ -342,6 +334,7 @@ def run(
     seeds: Seeds = "",
     out: Out = OUT,
     workers: Workers = CORES,
+    retries: Retries = 1,
     device: Device = "cpu",
     yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run and what it would cost")] = False,
@@ -353,7 +346,7 @@ def run(
     if dry_run:
         _dry_run(selection, Layout(out), workers)
     else:
-        _run(selection, Layout(out), workers, device, yes)
+        _run(selection, Layout(out), workers, retries, device, yes)
 
 
 @command(app, "wpt-bench bench dmc · wpt-bench bench metaworld --profile smoke --seeds 0")
@@ -365,6 +358,7 @@ def bench(
     seeds: Seeds = "",
     out: Out = OUT,
     workers: Workers = CORES,
+    retries: Retries = 1,
     device: Device = "cpu",
     yes: Yes = False,
 ) -> None:
@@ -372,7 +366,7 @@ def bench(
     from wpt_bench.running.plan import Layout, select
 
     selection = select(suite, profiles.load(profile), _split(tasks), _split(methods), _seeds(seeds))
-    failed = _run(selection, Layout(out), workers, device, yes, check=False)
+    failed = _run(selection, Layout(out), workers, retries, device, yes, check=False)
     _report(selection, Layout(out), as_json=False)
     if failed:
         raise typer.Exit(1)
@@ -388,7 +382,11 @@ def status(
     out: Out = OUT,
     as_json: Json = False,
 ) -> None:
-    """Says which runs of a grid are pending, running, done or failed."""
+    """Says which runs of a grid are pending, running, interrupted, done, failed, damaged or stale, and why.
+
+    interrupted: a process that worked on it died; the command that began it goes on with it. stale: made with other
+    settings, data or versions than the grid's now; it is in no report. damaged: the sentence says what to delete.
+    """
     from wpt_bench.running import bench as benching
     from wpt_bench.running import grid
     from wpt_bench.running.plan import Layout, identities, select
@@ -398,6 +396,9 @@ def status(
     for name in [suite] if suite else [name for name in loaded.grids if name in registry.suites()]:
         selection = select(name, loaded, _split(tasks), _split(methods), _seeds(seeds))
         dataset = benching.find_data(selection, layout)
+        wanted = identities(selection, dataset.digest if dataset else None)
+        found = [(identity, *grid.standing(identity, layout)) for identity in wanted]
+        found += [(identity, "stale", "") for identity in grid.stale(wanted, layout)]
         rows += [
             {
                 "suite": identity.suite,
@@ -405,10 +406,13 @@ def status(
                 "method": identity.method,
                 "seed": identity.seed,
                 "profile": identity.profile,
-                "status": grid.status(identity, layout),
+                "status": state,
+                "why": why,
             }
-            for identity in identities(selection, dataset.digest if dataset else None)
+            for identity, state, why in found
         ]
+    if not as_json and not any(row["why"] for row in rows):
+        rows = [{key: value for key, value in row.items() if key != "why"} for row in rows]
     _show(rows, as_json, title=f"runs in {out}")
 
 
@@ -565,7 +569,7 @@ def _stage_names(selection: Any, dataset: Any) -> dict[str, str]:
     }
 
 
-def _run(selection: Any, layout: Any, workers: int, device: str, yes: bool, check: bool = True) -> bool:
+def _run(selection: Any, layout: Any, workers: int, retries: int, device: str, yes: bool, check: bool = True) -> bool:
     """Makes pre-trainings and runs; returns (or, with ``check``, exits with) whether any failed."""
     from wpt_bench.records import digest
     from wpt_bench.running import grid
@@ -584,6 +588,7 @@ def _run(selection: Any, layout: Any, workers: int, device: str, yes: bool, chec
             workers=workers,
             device=device,
             stages=stages(selection, dataset.digest) if dataset else (),
+            retries=retries,
         )
     for run_id, why in outcome.failed.items():
         errors.print(f"[red]Failed:[/] {_plain(names[run_id])}: {_plain(why.strip().splitlines()[-1])}", soft_wrap=True)

@@ -6,22 +6,37 @@ rows of ``episodes.jsonl``. Runs that were published lie in other files (``analy
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
+
+T = TypeVar("T")
 
 SCHEMA = 1
 Status = Literal["pending", "running", "done", "failed"]
 
+RECORD, ROWS = "run.json", "episodes.jsonl"
+
+_OF_THE_PLACE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+)
+
 
 class RecordError(Exception):
     """A record that cannot be used; the message names the file."""
+
+
+class Unwritable(RecordError):
+    """Nothing can be written to the folder of results; the message says why, and what to do."""
 
 
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,11 +76,16 @@ class Run(msgspec.Struct, forbid_unknown_fields=True):
         family, data_access, tuning, tuning_evaluations: as the method declares them.
         score: which column makes the score, ``return`` or ``success`` (at the last step), divided by ``score_scale``.
         episode_length: environment steps of one episode.
-        status: ``pending``, ``running``, ``done`` or ``failed``; ``error`` is the traceback's last line if failed.
+        status: ``pending``, ``running``, ``done`` or ``failed``; ``error`` is the traceback if failed, its last line
+            the sentence that people are shown.
         provenance: git revision, library versions, machine, threads, command: recorded, not hashed.
         diagnostics: numbers of the offline phase (retrieval precision, behaviour-cloning loss, ...).
         updates, env_steps, wall_clock: so far; seconds are summed over resumptions.
         peak_memory: bytes of resident memory at most.
+        notes: one sentence for whatever befell it without changing its results: attempts that failed, checkpoints
+            that were damaged.
+        files: SHA-256 of what a finished run leaves beside this file, by name.
+        checksum: of all the rest as it is written; empty in records of older versions.
     """
 
     id: str
@@ -87,6 +107,9 @@ class Run(msgspec.Struct, forbid_unknown_fields=True):
     env_steps: int = 0
     wall_clock: float = 0.0
     peak_memory: int = 0
+    notes: list[str] = []
+    files: dict[str, str] = {}
+    checksum: str = ""
     schema: int = SCHEMA
 
 
@@ -135,7 +158,7 @@ class Recorded:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file so that a reader sees the old contents or the new, never part of them."""
+    """Writes a file so that a reader sees the old contents or the new, never part of them, also after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -143,34 +166,109 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write does not know what it writes
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes renames in a folder outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed processes were writing; for whoever holds the folder's lock."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def discard(path: Path) -> None:
+    """Removes a file, or whatever stands in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def unwritable(error: OSError) -> str | None:
+    """A sentence if an error is about the place that is written to (full, read-only, ...), else None."""
+    if error.errno not in _OF_THE_PLACE:
+        return None
+    where = f" ({error.filename2 or error.filename})" if error.filename else ""
+    return f"{os.strerror(error.errno)}{where}; what is finished is kept: make room or give another --out."
+
+
+def sha256(path: Path) -> str:
+    """Of a file, in hex digits; it is read piece by piece."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damaged(files: Mapping[str, str], folder: Path) -> str | None:
+    """A sentence on the first of the files that is missing or has another SHA-256, or None."""
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path} is missing"
+        if sha256(path) != expected:
+            return f"{path} is damaged: its checksum differs"
+    return None
 
 
 def write_run(folder: Path, run: Run) -> None:
     """Writes ``run.json``, replacing the one before."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "run.json", msgspec.json.format(msgspec.json.encode(run), indent=1))
+    write_atomic(folder / RECORD, encode_checked(run))
+
+
+def encode_checked(value: Any) -> bytes:
+    """A structure as JSON for people to read, its field ``checksum`` made that of all the rest."""
+    plain = msgspec.json.decode(msgspec.json.encode(value))
+    plain["checksum"] = _checksum(plain)
+    return msgspec.json.format(msgspec.json.encode(plain), indent=1)
+
+
+def decode_checked(raw: bytes, kind: type[T]) -> T:
+    """Inverse of ``encode_checked``; ValueError if the checksum is another, which may be empty."""
+    plain = msgspec.json.decode(raw, type=dict[str, Any])
+    value = msgspec.json.decode(raw, type=kind)
+    if plain.get("checksum") and plain["checksum"] != _checksum(plain):
+        raise ValueError("its checksum differs")
+    return value
+
+
+def _checksum(plain: Mapping[str, Any]) -> str:
+    """Of a structure as it is written, whatever fields other versions know."""
+    rest = {name: value for name, value in plain.items() if name != "checksum"}
+    return hashlib.sha256(msgspec.json.encode(rest, order="deterministic")).hexdigest()[:16]
 
 
 def read_run(folder: Path) -> Run:
-    """Reads ``run.json``; raises RecordError naming the file if it is missing, torn or of another schema."""
-    path = folder / "run.json"
+    """Reads ``run.json``; raises RecordError naming the file if it is missing, torn, altered or of another schema."""
+    path = folder / RECORD
     try:
-        raw = path.read_bytes()
+        return decode_run(path.read_bytes(), str(path))
     except OSError as error:
         raise RecordError(f"{path} cannot be read as a run record: {error}") from error
-    return decode_run(raw, str(path))
+    except RecordError as error:
+        raise RecordError(f"{str(error).rstrip('.')}; delete {folder} to make this run again.") from error
 
 
 def decode_run(raw: bytes, where: str) -> Run:
-    """A record as it stands in ``run.json``; raises RecordError naming ``where`` if it is torn or of another schema."""
+    """A record as it stands in ``run.json``; raises RecordError naming ``where`` if it cannot be used."""
     try:
         schema = msgspec.json.decode(raw).get("schema")
         if schema != SCHEMA:
             raise RecordError(f"{where} has record schema {schema}; this version reads schema {SCHEMA}.")
-        run = msgspec.json.decode(raw, type=Run)
-    except (AttributeError, ValueError, msgspec.MsgspecError) as error:  # not UTF-8 is a ValueError
+        run = decode_checked(raw, Run)
+    except (AttributeError, ValueError, RecursionError, msgspec.MsgspecError) as error:  # not UTF-8 is a ValueError
         raise RecordError(f"{where} cannot be read as a run record: {error}") from error
     if run.id != digest(run.identity):
         raise RecordError(f"{where} was altered: its id ({run.id}) is not the digest of its identity.")
@@ -186,28 +284,38 @@ def append_episodes(folder: Path, episodes: Sequence[Episode]) -> int:
         return file.tell()
 
 
+def rows_digest(folder: Path, length: int) -> str | None:
+    """SHA-256 of the first ``length`` bytes of ``episodes.jsonl``, or None if there are fewer."""
+    path = folder / ROWS
+    raw = path.read_bytes()[:length] if path.is_file() else b""
+    return hashlib.sha256(raw).hexdigest() if len(raw) == length else None
+
+
 def truncate_episodes(folder: Path, length: int) -> None:
     """Drops the rows after byte ``length``: those that a killed run wrote after its last checkpoint."""
-    path = folder / "episodes.jsonl"
-    if length == 0 and not path.exists():
-        return
-    if path.stat().st_size < length:
-        raise RecordError(f"{path} is shorter than its run's checkpoint says; the run must start again.")
-    with open(path, "r+b") as file:
+    with open(folder / ROWS, "r+b") as file:
         file.truncate(length)
 
 
-def read_episodes(folder: Path) -> list[Episode]:
-    """Rows of ``episodes.jsonl`` (none if there is no file). A torn last line is left out; any other is an error."""
-    path = folder / "episodes.jsonl"
+def read_episodes(folder: Path, expected: str | None = None) -> list[Episode]:
+    """Rows of ``episodes.jsonl`` (none if there is no file). A torn last line is left out; any other is an error.
+
+    ``expected`` is the file's SHA-256 where it is known, as that of a finished run is: any other contents are an error.
+    """
+    path = folder / ROWS
+    if expected is not None and (damage := damaged({ROWS: expected}, folder)):
+        raise RecordError(f"{damage}; delete {folder} to make this run again.")
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read as episodes: {error}") from error
     rows = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
             rows.append(msgspec.json.decode(line, type=Episode))
-        except (ValueError, msgspec.MsgspecError) as error:
+        except (ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise RecordError(f"{path}, line {number}, cannot be read as an episode: {error}") from error
     return rows
 
@@ -215,4 +323,4 @@ def read_episodes(folder: Path) -> list[Episode]:
 def find_runs(root: Path) -> Iterator[Path]:
     """Folders below ``root`` that hold a ``run.json``, in a fixed order."""
     if root.is_dir():
-        yield from sorted(path.parent for path in root.glob("*/run.json"))
+        yield from sorted(path.parent for path in root.glob(f"*/{RECORD}"))

@@ -135,7 +135,7 @@ def _bench(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
 def test_after_a_bench_everything_is_done_and_whole(benched: Path) -> None:
     runs = json.loads(call("status", "dmc", "--profile", SMALL_PROFILE, "--out", benched, "--json"))
     assert [run["status"] for run in runs] == ["done", "done"]
-    assert {"suite", "task", "method", "seed", "profile", "status"} == runs[0].keys()
+    assert {"suite", "task", "method", "seed", "profile", "status", "why"} == runs[0].keys()
     assert json.loads(call("data", "verify", benched / "data" / "dmc-small", "--json"))["ok"]
     summary = json.loads(call("report", "dmc", "--profile", SMALL_PROFILE, "--out", benched, "--json"))
     assert Path(summary["report"]).exists()

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -148,8 +150,6 @@ def test_interrupted_collection_goes_on(tmp_path, signals):
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-        if signals is signal.SIGKILL:  # its worker sleeps inside a job and is not told
-            os.killpg(process.pid, signal.SIGKILL)
     assert shards(folder)[-2:] == ["cart-noise", "cart-still"]
     assert gone(process.pid)
     if signals is signal.SIGINT:
@@ -170,9 +170,22 @@ def test_other_settings_are_not_mixed(tmp_path):
     assert shards(tmp_path) == ["cart-noise", "cart-still"]
 
 
-def test_one_collection_at_a_time(tmp_path):
-    with FileLock(tmp_path / ".collect.lock"), pytest.raises(UserError, match="Another process is collecting"):
-        run(tmp_path)
+def test_a_collection_waits_for_another_and_uses_what_it_collected(tmp_path):
+    run(tmp_path / "theirs", ("cart",))
+    folder, asked = tmp_path / "data", threading.Event()
+    folder.mkdir()
+    with ThreadPoolExecutor() as threads:
+        with FileLock(folder / ".collect.lock"):
+            second = threads.submit(
+                collect, SUITE, Settings(), ("cart",), 0, folder, workers=1, progress=lambda *what: asked.set()
+            )
+            assert asked.wait(60)
+            for name in ("cart-noise", "cart-still"):
+                (tmp_path / "theirs" / name).rename(folder / name)
+            before = (folder / "cart-noise" / "state.npy").stat().st_mtime_ns
+            assert not second.done()
+        assert len(second.result().episodes) == 6
+    assert (folder / "cart-noise" / "state.npy").stat().st_mtime_ns == before
 
 
 def test_the_manifest_says_how_it_was_collected(tmp_path):

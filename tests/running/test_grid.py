@@ -28,7 +28,9 @@ def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
     assert list(result.failed) == [records.digest(bad)]
     assert [status(identity, layout) for identity in (bad, *good)] == ["failed", "done", "done"]
     recorded = records.read_run(layout.runs / records.digest(bad))
-    assert recorded.error is not None and "smaller step size" in recorded.error
+    assert recorded.error is not None and "Traceback" in recorded.error
+    assert "smaller step size" in recorded.error.splitlines()[-1]
+    assert len(recorded.notes) == 2  # of two attempts
     assert seen[records.digest(bad)].startswith("failed") and seen[records.digest(good[0])].startswith("done")
 
 
@@ -92,7 +94,7 @@ def test_status_tells_the_truth(tmp_path: Path) -> None:
     identity = small.identity("dreamer", None)
     assert status(identity, layout) == "pending"
     _pretend(identity, layout, "running")
-    assert status(identity, layout) == "pending"  # nobody holds its lock: its process died
+    assert status(identity, layout) == "interrupted"  # nobody holds its lock: its process died
     _pretend(identity, layout, "failed")
     assert status(identity, layout) == "failed"
 

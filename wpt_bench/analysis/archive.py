@@ -13,7 +13,6 @@ A published folder, ``results/dmc-quick/``, holds
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wpt_bench import records
-from wpt_bench.records import Episode, Recorded, RecordError, Run, write_atomic
+from wpt_bench.records import Episode, Recorded, RecordError, Run, sha256, write_atomic
 
 T = TypeVar("T")
 
@@ -161,7 +160,7 @@ def read_manifest(folder: Path) -> Manifest:
         if schema != SCHEMA:
             raise RecordError(f"{path} has schema {schema} of published folders; this version reads schema {SCHEMA}.")
         return msgspec.json.decode(raw, type=Manifest)
-    except (OSError, AttributeError, ValueError, msgspec.MsgspecError) as error:
+    except (OSError, AttributeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise RecordError(f"{path} cannot be read as the manifest of a published folder: {error}") from error
 
 
@@ -172,7 +171,7 @@ def altered(folder: Path, manifest: Manifest) -> list[str]:
         path = folder / name
         if not path.is_file():
             said.append(f"{path} is missing.")
-        elif _digest(path) != expected:
+        elif sha256(path) != expected:
             said.append(f"{path} was altered or damaged: its SHA-256 is not the one in {MANIFEST}.")
     return said
 
@@ -288,7 +287,7 @@ def _gap(run: Run, status: str, why: str) -> LeftOut:
     """A run as the manifest lists it: of an error its last line, for the rest of it names files of one machine."""
     line = why.strip().splitlines()[-1]
     shown = "failed" if status == "unreadable" else run.status
-    return LeftOut(run.id, status, line, msgspec.structs.replace(run, status=shown, error=line))
+    return LeftOut(run.id, status, line, msgspec.structs.replace(run, status=shown, error=line, checksum=""))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -297,12 +296,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    return {name: _digest(folder / name) for name in names}
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {name: sha256(folder / name) for name in names}
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:

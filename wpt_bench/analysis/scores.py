@@ -248,7 +248,8 @@ def read_all(root: Path) -> tuple[Found, list[str]]:
             problems.append(f"{folder} holds the same run as {seen[run.id]} and is left out.")
             continue
         seen[run.id] = folder
-        found.append(Recorded(run, folder / "episodes.jsonl", functools.partial(records.read_episodes, folder)))
+        read = functools.partial(records.read_episodes, folder, run.files.get(records.ROWS))
+        found.append(Recorded(run, folder / records.ROWS, read))
     if root.is_dir():
         problems += [
             f"{path.parent} has episodes but no run.json, so nobody can say what they belong to."

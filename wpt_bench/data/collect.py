@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from wpt_bench.data.store import Dataset, ShardWriter, read_shard, seal
 from wpt_bench.protocol import CollectionJob, Progress, Suite, UserError
@@ -53,31 +54,29 @@ def collect(
         progress: told the fraction of all episodes done; runs in this process.
 
     Raises:
-        UserError: a job failed (the message names it), the disk is full, another process collects into ``folder``, or
-            a shard there was collected with other settings. Finished shards stay, also after Ctrl-C.
+        UserError: a job failed (the message names it), the disk is full, or a shard there was collected with other
+            settings. Finished shards stay, also after Ctrl-C.
+
+    Where another process collects into ``folder``, it is waited for, and what it has collected is used.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".collect.lock", timeout=0):
-            for leftover in folder.glob(".*.tmp"):  # of a killed collection
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-            jobs = list(suite.collection_jobs(settings, scenes, seed))
-            missing = [job for job in jobs if not _collected(folder, job, seed)]
-            if missing:
-                _Pool(suite, (settings, tuple(scenes), seed), folder, missing, jobs, progress).run(workers)
-            progress(1.0, "collected")
-            return seal(
-                folder,
-                suite=suite.name,
-                suite_version=suite.version,
-                name=folder.name,
-                seed=seed,
-                settings=msgspec.to_builtins(settings),
-            )
-    except Timeout as error:
-        raise UserError(
-            f"Another process is collecting into {folder}; wait for it or choose another folder."
-        ) from error
+    progress(0.0, "waiting for another process that collects here, if there is one")
+    with FileLock(folder / ".collect.lock"):
+        for leftover in folder.glob(".*.tmp"):  # of a killed collection
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        jobs = list(suite.collection_jobs(settings, scenes, seed))
+        missing = [job for job in jobs if not _collected(folder, job, seed)]
+        if missing:
+            _Pool(suite, (settings, tuple(scenes), seed), folder, missing, jobs, progress).run(workers)
+        progress(1.0, "collected")
+        return seal(
+            folder,
+            suite=suite.name,
+            suite_version=suite.version,
+            name=folder.name,
+            seed=seed,
+            settings=msgspec.to_builtins(settings),
+        )
 
 
 def _collected(folder: Path, job: CollectionJob, seed: int) -> bool:
@@ -92,6 +91,17 @@ def _collected(folder: Path, job: CollectionJob, seed: int) -> bool:
 
 def _shard_settings(job: CollectionJob, seed: int) -> dict[str, Any]:
     return msgspec.json.decode(msgspec.json.encode({**job.settings, "seed": seed}), type=dict[str, Any])
+
+
+def end_with_parent() -> None:
+    """From now on this process ends at once when the one that started it does, whatever it is doing."""
+
+    def watch(parent: BaseProcess) -> None:
+        parent.join()
+        os._exit(1)
+
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=watch, args=(parent,), daemon=True).start()
 
 
 @dataclass
@@ -172,6 +182,7 @@ class _Pool:
 def _work(suite: Suite, arguments: tuple[Any, tuple[str, ...], int], folder: Path, pipe: Connection[Any, Any]) -> None:
     """A worker: runs the jobs whose names arrive, until None arrives or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
+    end_with_parent()
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)

@@ -13,7 +13,6 @@ recomputes its checksums.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -30,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wpt_bench.data.mapped import HEADER_BYTES, Mapped, npy_header
 from wpt_bench.protocol import ACTION_PAD, IMAGE_SIZE, STATE_PAD, UserError
-from wpt_bench.records import digest, write_atomic
+from wpt_bench.records import digest, sha256, sync_folder, write_atomic
 
 SCHEMA = 1
 Quality = str | float | None
@@ -277,7 +276,7 @@ class ShardWriter:
             file.write(npy_header(dtype, shape))
             file.flush()
             os.fsync(file.fileno())
-            arrays[key] = ArrayFile(f"{key}.npy", dtype.str, shape, _sha256(self._temporary / f"{key}.npy"))
+            arrays[key] = ArrayFile(f"{key}.npy", dtype.str, shape, sha256(self._temporary / f"{key}.npy"))
         self._close_files()
         shard = Shard(
             self.name,
@@ -291,7 +290,7 @@ class ShardWriter:
         )
         write_atomic(self._temporary / "shard.json", _to_json(shard))
         self._temporary.rename(self.path)
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
         return shard
 
     def abort(self) -> None:
@@ -441,7 +440,7 @@ def verify(path: Path | str) -> list[str]:
         for array in shard.arrays.values():
             try:
                 file = _map_file(path, shard, array).path
-                if _sha256(file) != array.sha256:
+                if sha256(file) != array.sha256:
                     problems.append(f"{file} is damaged: its checksum differs from the manifest's; collect it again.")
             except UserError as error:
                 problems.append(str(error))
@@ -566,19 +565,6 @@ class _Versioned(msgspec.Struct):
 
 def _to_json(value: Shard | Manifest) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

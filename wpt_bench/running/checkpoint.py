@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,14 @@ import safetensors
 import safetensors.torch
 import torch
 
-from wpt_bench.records import write_atomic
+from wpt_bench.records import discard, sha256, write_atomic
 
 KEEP = 2
 """The one before is kept until the next has been written whole."""
+
+
+class Damaged(Exception):
+    """A checkpoint cannot be gone on from; the message says why."""
 
 
 def encode(state: Mapping[str, Any]) -> bytes:
@@ -26,10 +30,13 @@ def encode(state: Mapping[str, Any]) -> bytes:
 
 
 def decode(path: Path) -> dict[str, Any]:
-    """Inverse of ``encode``, from a file."""
-    with safetensors.safe_open(path, framework="pt") as file:
-        state = msgspec.json.decode(file.metadata()["state"])
-        return state | {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    """Inverse of ``encode``, from a file; raises Damaged if it is none. It takes no more memory than bytes."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            state = msgspec.json.decode((file.metadata() or {})["state"], type=dict[str, Any])
+            return state | {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise Damaged(f"{path} is damaged ({error})") from error
 
 
 def digest(data: bytes) -> str:
@@ -48,12 +55,34 @@ def save(folder: Path, step: int, state: Mapping[str, Any]) -> None:
         old.unlink()
 
 
-def load(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint whose contents match its checksum, or None."""
+def load(folder: Path, check: Callable[[dict[str, Any]], None]) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest usable checkpoint, or None; and a sentence for each newer one, which is removed.
+
+    (It would count as the newest for ever, and push out those that are written from now on.)
+
+    Args:
+        folder: where they are.
+        check: raises Damaged if something that the checkpoint needs beside it is not there.
+    """
+    problems = []
     for path in _newest_first(folder):
-        if digest(path.read_bytes()) == path.stem.rpartition("-")[2]:
-            return decode(path)
-    return None
+        try:
+            if not path.is_file() or sha256(path)[:16] != path.stem.rpartition("-")[2]:
+                raise Damaged(f"{path} is damaged (its checksum differs)")
+            state = decode(path)
+            check(state)
+        except Damaged as error:
+            problems.append(str(error))
+            discard(path)
+            continue
+        return state, problems
+    return None, problems
+
+
+def note(problems: list[str], found: bool) -> list[str]:
+    """What ``load`` found damaged, and what was done about it, as no sentence or one."""
+    what = "it goes on from the checkpoint before" if found else "it starts again from the beginning"
+    return [f"{'; '.join(problems)}: {what}."] if problems else []
 
 
 def clear(folder: Path) -> None:

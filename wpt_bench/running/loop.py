@@ -7,10 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+import safetensors
 import safetensors.numpy
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
@@ -31,12 +32,40 @@ from wpt_bench.records import Episode, Identity
 from wpt_bench.running import checkpoint
 from wpt_bench.running.plan import Layout, new_run, shared_tasks
 from wpt_bench.running.provenance import peak_memory, provenance
+from wpt_bench.running.stages import whole_weights
 
 CHECKPOINT_SECONDS = 20.0
+LOCK_SECONDS = 1.0
+"""How long a lock may be held by somebody who only looks whether it is."""
+WEIGHTS = "weights.safetensors"
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Diverged(UserError):
     """A loss or a weight is not finite."""
+
+
+class Busy(UserError):
+    """Another process is making the run."""
+
+
+class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What a checkpoint holds beside the agent's state, which is under ``agent/``.
+
+    Attributes:
+        replay: digest of every training episode's file, by index: the files themselves never change.
+        rows_length, rows: of ``episodes.jsonl``, its length in bytes and the SHA-256 of so much of it.
+        env_steps, updates, wall_clock, diagnostics: as in ``records.Run``.
+    """
+
+    env_steps: _Count
+    updates: _Count
+    replay: list[str]
+    rows_length: _Count
+    rows: str
+    wall_clock: float
+    diagnostics: dict[str, Any]
 
 
 def execute(
@@ -48,32 +77,37 @@ def execute(
     device: str = "cpu",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     episodes: int | None = None,
-) -> None:
-    """Makes one run, or goes on with it from its last checkpoint; returns at once if it is done.
+    patient: bool = False,
+) -> bool:
+    """Makes one run, or goes on with it from its last checkpoint; returns False, at once, if it is done.
 
     Everything a run draws at random is a function of its seed and of counts (episodes, updates), so an interrupted run
     ends with the returns and weights of an uninterrupted one. With ``episodes`` it stops, at a checkpoint, after so
     many training episodes and whatever evaluation follows them; its schedules remain those of the whole budget.
+    Where another process makes this run, ``patient`` waits for it; else Busy is raised.
     """
     folder = layout.runs / records.digest(identity)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(lock(folder))
+        stack.enter_context(lock(folder, patient=patient))
+        records.sweep(folder)
         loop = _Loop(identity, layout, data, folder, progress, device, checkpoint_seconds, stack)
-        if loop.run.status != "done":
-            loop.go(episodes)
+        if loop.run.status == "done":
+            return False
+        loop.go(episodes)
+        return True
 
 
-def lock(folder: Path) -> FileLock:
+def lock(folder: Path, *, patient: bool = False) -> FileLock:
     """The lock of a run's folder, held while the run is made and let go by the system when its process dies.
 
-    Entering raises UserError if another process holds it.
+    It is held already when it is returned. Raises Busy if another process holds it, unless ``patient`` waits.
     """
     file_lock = FileLock(folder / ".lock")
     try:
-        file_lock.acquire(timeout=0)
+        file_lock.acquire(timeout=-1 if patient else LOCK_SECONDS)
     except Timeout:
-        raise UserError(f"{folder} is being worked on by another process; wait for it or stop it.") from None
+        raise Busy(f"{folder} is being worked on by another process; wait for it or stop it.") from None
     return file_lock
 
 
@@ -91,7 +125,7 @@ class _Loop:
     ) -> None:
         self.identity, self.folder, self.progress = identity, folder, progress
         self.checkpoint_seconds = checkpoint_seconds
-        self.run = records.read_run(folder) if (folder / "run.json").exists() else new_run(identity)
+        self.run = records.read_run(folder) if (folder / records.RECORD).exists() else new_run(identity)
         if self.run.status == "done":
             return
         self.method = registry.method(identity.method)
@@ -108,6 +142,7 @@ class _Loop:
             if data is None:
                 raise UserError(f"{self.method.name} needs offline data; run `wpt-bench data collect` first.")
             self.dataset = Dataset.open(data)
+        weights = whole_weights(layout, identity.stage) if identity.stage else None
         # What all tasks share was trained before, on data that a task's own run has no more use for.
         access = DataAccess.NONE if self.method.shared else self.method.data_access
         self.agent: Agent = self.method.build(
@@ -119,14 +154,14 @@ class _Loop:
                 budget=identity.budget,
                 data=grant(self.dataset, access, self.task, suite, identity.observation, progress=progress),
                 settings=self.settings,
-                pretrained=layout.weights(identity.stage) if identity.stage and self.method.pretrained else None,
+                pretrained=weights if self.method.pretrained else None,
                 initial_observation=self.env.reset(seed=episode_seed(identity.seed, "train", 0))[0],
                 device=device,
                 precision=identity.protocol["precision"],
                 tasks=shared_tasks(suite, self.dataset) if self.method.shared and self.dataset else (self.task,),
             )
         )
-        self.shared_weights = layout.weights(identity.stage) if identity.stage and self.method.shared else None
+        self.shared_weights = weights if self.method.shared else None
         self.offline_updates = self.method.offline_updates(self.settings)
         self.every = max(1, round(identity.protocol["evaluation_every"] * identity.budget))
         self.env_steps = self.updates = self.rows_length = 0
@@ -136,11 +171,13 @@ class _Loop:
 
     def go(self, episodes: int | None) -> None:
         """The run from where it stands to its end, or to the end of its first ``episodes`` training episodes."""
-        state = checkpoint.load(self.folder)
+        state, problems = checkpoint.load(self.folder, self._check)
+        self.run.notes += checkpoint.note(problems, state is not None)
         self.run.provenance = provenance()
         self.run.status, self.run.error = "running", None
         if state is None:
-            records.truncate_episodes(self.folder, 0)
+            for name in (records.ROWS, "replay"):
+                records.discard(self.folder / name)
             records.write_run(self.folder, self.run)
             self._prepare()
         else:
@@ -287,53 +324,77 @@ class _Loop:
         """One file per training episode: the replay is never part of a checkpoint."""
         observation, action, reward = (np.stack([np.asarray(row[part]) for row in rows]) for part in range(3))
         data = safetensors.numpy.save({"observation": observation, "action": action, "reward": reward})
-        folder = self.folder / "replay"
-        folder.mkdir(exist_ok=True)
-        records.write_atomic(folder / f"{index:06d}.safetensors", data)
+        path = self._episode(index)
+        path.parent.mkdir(exist_ok=True)
+        records.write_atomic(path, data)
         self.replay.append(checkpoint.digest(data))
 
+    def _episode(self, index: int) -> Path:
+        return self.folder / "replay" / f"{index:06d}.safetensors"
+
     def _save(self) -> None:
+        rows = records.rows_digest(self.folder, self.rows_length)
+        if rows is None:
+            raise UserError(f"{self.folder / records.ROWS} was cut while its run was made; make the run again.")
+        kept = _Kept(
+            env_steps=self.env_steps,
+            updates=self.updates,
+            replay=self.replay,
+            rows_length=self.rows_length,
+            rows=rows,
+            wall_clock=self._clock(),
+            diagnostics=self.run.diagnostics,
+        )
         state = {f"agent/{key}": value for key, value in self.agent.state_dict().items()}
-        state |= {
-            "env_steps": self.env_steps,
-            "updates": self.updates,
-            "replay": self.replay,
-            "rows_length": self.rows_length,
-            "wall_clock": self._clock(),
-            "diagnostics": self.run.diagnostics,
-        }
         # It must grow with every save: offline updates, then the evaluation after them, then environment steps.
         progress = self.updates + self.env_steps + bool(self.rows_length)
-        checkpoint.save(self.folder, progress, state)
+        checkpoint.save(self.folder, progress, state | msgspec.structs.asdict(kept))
         self._measure()
         records.write_run(self.folder, self.run)
         self.saved = time.monotonic()
 
+    def _check(self, state: Mapping[str, Any]) -> None:
+        """Raises Damaged unless all that a checkpoint needs is there, as it was."""
+        kept = _kept(state, self.folder)
+        if records.rows_digest(self.folder, kept.rows_length) != kept.rows:
+            raise checkpoint.Damaged(f"{self.folder / records.ROWS} is not what it was at a checkpoint")
+        for index, expected in enumerate(kept.replay):
+            path = self._episode(index)
+            if not path.is_file() or records.sha256(path)[:16] != expected:
+                raise checkpoint.Damaged(f"{path} is missing or damaged")
+
     def _restore(self, state: Mapping[str, Any]) -> None:
-        self.env_steps, self.updates = state["env_steps"], state["updates"]
-        self.wall_clock, self.run.diagnostics = state["wall_clock"], state["diagnostics"]
-        self.rows_length = state["rows_length"]
-        records.truncate_episodes(self.folder, self.rows_length)
-        for index, expected in enumerate(state["replay"]):
-            path = self.folder / "replay" / f"{index:06d}.safetensors"
-            if not path.exists() or checkpoint.digest(path.read_bytes()) != expected:
-                raise UserError(f"{path} is missing or damaged; delete {self.folder} to make this run again.")
-            episode = safetensors.numpy.load_file(path)
-            for step, observation in enumerate(episode["observation"]):
-                action = episode["action"][step] if step else None
-                self.agent.observe(observation, action, float(episode["reward"][step]))
-        self.replay = list(state["replay"])
-        self.agent.load_state_dict(
-            {key.removeprefix("agent/"): value for key, value in state.items() if key.startswith("agent/")}
-        )
+        kept = _kept(state, self.folder)
+        self.env_steps, self.updates, self.rows_length = kept.env_steps, kept.updates, kept.rows_length
+        self.wall_clock, self.run.diagnostics = kept.wall_clock, kept.diagnostics
+        if kept.rows_length:
+            records.truncate_episodes(self.folder, kept.rows_length)
+        else:
+            records.discard(self.folder / records.ROWS)
+        own = {key.removeprefix("agent/"): value for key, value in state.items() if key.startswith("agent/")}
+        try:
+            for index in range(len(kept.replay)):
+                episode = safetensors.numpy.load_file(self._episode(index))
+                for step, observation in enumerate(episode["observation"]):
+                    action = episode["action"][step] if step else None
+                    self.agent.observe(observation, action, float(episode["reward"][step]))
+            self.agent.load_state_dict(own)
+        except (safetensors.SafetensorError, LookupError, AttributeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"The checkpoint in {self.folder} is none of {self.method.name} ({type(error).__name__}: {error}); "
+                "delete that folder to make the run again."
+            ) from error
+        self.replay = kept.replay
 
     def _finish(self) -> None:
         """The final weights stay (those that tasks share, with what they share), the replay goes."""
         if self.shared_weights is None:
             weights = {key: value for key, value in self.agent.state_dict().items() if not key.count("optimizer")}
-            records.write_atomic(self.folder / "weights.safetensors", checkpoint.encode(weights))
+            records.write_atomic(self.folder / WEIGHTS, checkpoint.encode(weights))
         self._measure()
         self.run.status = "done"
+        left = [path for path in (self.folder / records.ROWS, self.folder / WEIGHTS) if path.is_file()]
+        self.run.files = {path.name: records.sha256(path) for path in left}
         records.write_run(self.folder, self.run)
         checkpoint.clear(self.folder)
         for path in (self.folder / "replay").glob("*.safetensors"):
@@ -347,3 +408,10 @@ class _Loop:
 
     def _clock(self) -> float:
         return self.wall_clock + time.monotonic() - self.started
+
+
+def _kept(state: Mapping[str, Any], folder: Path) -> _Kept:
+    try:
+        return msgspec.convert(state, _Kept)
+    except msgspec.ValidationError as error:
+        raise checkpoint.Damaged(f"a checkpoint in {folder} is none of a run ({error})") from error

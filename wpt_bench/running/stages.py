@@ -40,6 +40,7 @@ class Stage(msgspec.Struct, forbid_unknown_fields=True):
     Attributes:
         curve: rows of ``update``, ``training`` metrics and, of a pre-training, ``held_out`` losses by embodiment.
         open_loop: of a pre-training, one row per embodiment, of ``wpt.pretraining.open_loop_error``.
+        notes, files, checksum: as in ``records.Run``.
     """
 
     id: str
@@ -48,6 +49,9 @@ class Stage(msgspec.Struct, forbid_unknown_fields=True):
     wall_clock: float
     curve: list[dict[str, Any]]
     open_loop: list[dict[str, Any]]
+    notes: list[str] = []
+    files: dict[str, str] = {}
+    checksum: str = ""
 
 
 def read_stage(layout: Layout, stage_id: str) -> Stage | None:
@@ -56,14 +60,35 @@ def read_stage(layout: Layout, stage_id: str) -> Stage | None:
     if not path.exists():
         return None
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Stage)
-    except msgspec.DecodeError as error:
-        raise UserError(f"{path} is damaged ({error}); delete {path.parent} to make it again.") from error
+        return records.decode_checked(path.read_bytes(), Stage)
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise UserError(f"{path} is damaged ({error}); {_again(path.parent)}") from error
 
 
 def is_done(layout: Layout, stage_id: str) -> bool:
-    """Whether a stage has ended and its weights are there."""
-    return layout.weights(stage_id).exists() and read_stage(layout, stage_id) is not None
+    """Whether a stage has ended and its weights are there; UserError if they are damaged."""
+    stage = read_stage(layout, stage_id)
+    if stage is None or not layout.weights(stage_id).exists():
+        return False
+    if damage := _damage(stage, layout.weights(stage_id)):
+        raise UserError(f"{damage}; {_again(layout.stage(stage_id))}")
+    return True
+
+
+def whole_weights(layout: Layout, stage_id: str) -> Path:
+    """The weights of a finished stage; UserError if there are none, or they are not those that it ended with."""
+    if not is_done(layout, stage_id):
+        raise UserError(f"The stage {stage_id} is not in {layout.out / 'stages'}; make it: wpt-bench pretrain.")
+    return layout.weights(stage_id)
+
+
+def _damage(stage: Stage, path: Path) -> str | None:
+    """What is wrong with one of a stage's files, if it was there when the stage ended."""
+    return records.damaged({path.name: expected}, path.parent) if (expected := stage.files.get(path.name)) else None
+
+
+def _again(folder: Path) -> str:
+    return f"delete {folder}, and the same command makes it again."
 
 
 def make(
@@ -80,6 +105,7 @@ def make(
     folder = layout.stage(stage_id)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
+        records.sweep(folder)
         if is_done(layout, stage_id):
             return
         dataset = Dataset.open(data)
@@ -90,11 +116,28 @@ def make(
         records.write_atomic(layout.weights(stage_id), checkpoint.encode(made.weights))
         if made.examples:
             records.write_atomic(layout.examples(stage_id), _encode(made.examples))
+        left = [path for path in (layout.weights(stage_id), layout.examples(stage_id)) if path.is_file()]
         stage = Stage(
-            stage_id, msgspec.to_builtins(identity), provenance(), made.wall_clock, made.curve, made.open_loop
+            id=stage_id,
+            identity=msgspec.to_builtins(identity),
+            provenance=provenance(),
+            wall_clock=made.learned.seconds,
+            curve=made.learned.curve,
+            open_loop=made.open_loop,
+            notes=made.learned.notes,
+            files={path.name: records.sha256(path) for path in left},
         )
-        records.write_atomic(folder / "stage.json", msgspec.json.format(msgspec.json.encode(stage), indent=1))
+        records.write_atomic(folder / "stage.json", records.encode_checked(stage))
         checkpoint.clear(folder)
+
+
+class _Learned(msgspec.Struct, frozen=True):
+    """How far ``_learn`` has come: what a checkpoint holds beside the learner's state, which is under ``learner/``."""
+
+    stage_updates: int
+    curve: list[dict[str, Any]]
+    seconds: float
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -102,8 +145,7 @@ class _Made:
     """What a stage leaves behind; see ``Stage``. A pre-training also leaves an example for each embodiment."""
 
     weights: dict[str, Any]
-    curve: list[dict[str, Any]]
-    wall_clock: float
+    learned: _Learned
     open_loop: list[dict[str, Any]] = field(default_factory=list)
     examples: dict[str, Example] = field(default_factory=dict)
 
@@ -128,14 +170,14 @@ def _pretrain(
         return {"held_out": _validate(pretrainer, held_out, settings.length, seed, device)}
 
     hint = "lower `learning_rate` of the profile's [pretraining]"
-    curve, seconds = _learn(pretrainer, settings.updates, folder, progress, checkpoint_seconds, hint, validate)
+    learned = _learn(pretrainer, settings.updates, folder, progress, checkpoint_seconds, hint, validate)
     open_loop, examples = [], {}
     for embodiment, episodes in held_out.items():
         errors, examples[embodiment] = open_loop_error(
             pretrainer.world_model, episodes, training[embodiment], OPEN_LOOP_CHUNKS, _validation_seed(seed), device
         )
         open_loop.append({"embodiment": embodiment} | errors)
-    return _Made(pretrainer.world_model.state_dict(), curve, seconds, open_loop, examples)
+    return _Made(pretrainer.world_model.state_dict(), learned, open_loop, examples)
 
 
 def _train_shared(
@@ -170,9 +212,9 @@ def _train_shared(
     agent.offline(progress)
     hint = f"lower the step size in the profile's [settings.{method.settings_name}]"
     updates = method.offline_updates(settings)
-    curve, seconds = _learn(agent, updates, folder, progress, checkpoint_seconds, hint)
+    learned = _learn(agent, updates, folder, progress, checkpoint_seconds, hint)
     weights = {key: value for key, value in agent.state_dict().items() if not key.count("optimizer")}
-    return _Made(weights, curve, seconds)
+    return _Made(weights, learned)
 
 
 class _Learner(Protocol):
@@ -189,14 +231,23 @@ def _learn(
     checkpoint_seconds: float,
     hint: str,
     validate: Callable[[], dict[str, Any]] = dict,
-) -> tuple[list[dict[str, Any]], float]:
-    """``total`` updates, from the last checkpoint if there is one; the curve of ``VALIDATIONS`` rows, and seconds."""
-    curve: list[dict[str, Any]] = []
-    updates, clock, started = 0, 0.0, time.monotonic()
-    if (state := checkpoint.load(folder)) is not None:
-        learner.load_state_dict({key.removeprefix("learner/"): value for key, value in state.items()})
-        updates, curve, clock = state["stage_updates"], state["curve"], state["wall_clock"]
+) -> _Learned:
+    """``total`` updates, from the last checkpoint if there is one; the curve has ``VALIDATIONS`` rows."""
+    started = time.monotonic()
+    state, problems = checkpoint.load(folder, _so_far)
+    so_far = _so_far(state) if state is not None else _Learned(0, [], 0.0, [])
+    updates, curve = so_far.stage_updates, so_far.curve
+    notes = so_far.notes + checkpoint.note(problems, state is not None)
+    if state is not None:
+        try:
+            learner.load_state_dict({key.removeprefix("learner/"): value for key, value in state.items()})
+        except (LookupError, AttributeError, TypeError, ValueError) as error:
+            raise UserError(f"The checkpoint in {folder} does not fit ({error}); {_again(folder)}") from error
     saved, every = time.monotonic(), max(1, total // VALIDATIONS)
+
+    def now() -> _Learned:
+        return _Learned(updates, curve, so_far.seconds + time.monotonic() - started, notes)
+
     while updates < total:
         metrics = learner.update()
         updates += 1
@@ -208,10 +259,16 @@ def _learn(
         progress(updates / total, f"{updates:,} offline updates")
         if time.monotonic() - saved >= checkpoint_seconds:
             state = {f"learner/{key}": value for key, value in learner.state_dict().items()}
-            own = {"stage_updates": updates, "curve": curve, "wall_clock": clock + time.monotonic() - started}
-            checkpoint.save(folder, updates, state | own)
+            checkpoint.save(folder, updates, state | msgspec.structs.asdict(now()))
             saved = time.monotonic()
-    return curve, clock + time.monotonic() - started
+    return now()
+
+
+def _so_far(state: Mapping[str, Any]) -> _Learned:
+    try:
+        return msgspec.convert(state, _Learned)
+    except msgspec.ValidationError as error:
+        raise checkpoint.Damaged(f"a checkpoint is none of a stage ({error})") from error
 
 
 def _split(
@@ -272,12 +329,14 @@ def open_loop_examples(layout: Layout, stage_ids: Sequence[str]) -> list[dict[st
         path = layout.examples(stage.id)
         try:
             if path.exists():
+                if _damage(stage, path):
+                    raise ValueError("its checksum differs")
                 examples = _decode(path.read_bytes())
                 row["embodiments"] = {
                     errors["embodiment"]: examples[errors["embodiment"]] for errors in stage.open_loop
                 }
-        except (safetensors.SafetensorError, KeyError) as error:
-            row["damage"] = f"{path} is damaged ({error}); delete {path.parent} to make it again."
+        except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+            row["damage"] = f"{path} is damaged ({error}); {_again(path.parent)}"
         found.append(row)
     return found
 
