@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -73,7 +74,7 @@ def perform_with_storage(job: Job, work: Work, progress: Progress, *, patient: b
         data = _fetch_inputs(store, job, work, layout, progress)
         held = storage.claim(store, _key(job), _folder(layout, job))
         pushing = _Pushing(held, progress)
-        own = Work(layout, data, work.device, work.data_digest, work.storage, work.trackers)
+        own = replace(work, layout=layout, data=data)
         try:
             made = perform(job, own, pushing.progress, patient=patient)
         except JobError:

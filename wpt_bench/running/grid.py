@@ -14,7 +14,7 @@ from wpt_bench.records import Identity, RecordError
 from wpt_bench.running.exchange import Exchange
 from wpt_bench.running.jobs import WORKER_DIED, Ended, Job, JobError, Report, Start, Work
 from wpt_bench.running.local import LocalPool
-from wpt_bench.running.loop import Busy, lock
+from wpt_bench.running.loop import CHECKPOINT_SECONDS, Busy, lock
 from wpt_bench.running.plan import Layout, StageIdentity, new_run
 from wpt_bench.running.stages import is_done, read_stage
 
@@ -105,6 +105,7 @@ def run_grid(
     start: Start | None = None,
     storage: str = "",
     trackers: Sequence[str] = (),
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Outcome:
     """Makes all runs that are not done, each with one torch thread: ``workers`` at a time in processes of this machine,
     or with ``start`` on another executor (see ``executors``), which exchanges files through ``storage``.
@@ -119,7 +120,7 @@ def run_grid(
     """
     jobs: list[Job] = [*stages, *identities]
     digest = Dataset.open(data).digest if data and storage else ""
-    work = Work(layout, data, device, digest, storage, tuple(trackers))
+    work = Work(layout, data, device, digest, storage, tuple(trackers), checkpoint_seconds)
     exchange = Exchange(work) if storage else None
     grid = _Grid({records.digest(job): job for job in jobs}, work, report, retries, exchange)
     for job_id, job in list(grid.waiting.items()):

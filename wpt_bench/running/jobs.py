@@ -13,7 +13,7 @@ from typing import Protocol
 from wpt_bench import records
 from wpt_bench.protocol import Progress, UserError
 from wpt_bench.records import Identity, RecordError
-from wpt_bench.running.loop import Busy, execute
+from wpt_bench.running.loop import CHECKPOINT_SECONDS, Busy, execute
 from wpt_bench.running.plan import Layout, StageIdentity
 from wpt_bench.running.stages import make
 
@@ -34,6 +34,7 @@ class Work:
         data_digest: its digest.
         storage: URL of what workers exchange files through; empty where they share ``layout``.
         trackers: which ones show the runs' curves, see ``tracking``.
+        checkpoint_seconds: between two checkpoints of a job.
     """
 
     layout: Layout
@@ -42,6 +43,7 @@ class Work:
     data_digest: str = ""
     storage: str = ""
     trackers: tuple[str, ...] = ()
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
 
 class JobError(Exception):
@@ -105,10 +107,18 @@ def perform(job: Job, work: Work, progress: Progress, *, patient: bool) -> bool:
             if patient:
                 progress(0.0, "waiting for another process that makes it")
             return execute(
-                job, work.layout, work.data, progress, device=work.device, patient=patient, trackers=work.trackers
+                job,
+                work.layout,
+                work.data,
+                progress,
+                device=work.device,
+                checkpoint_seconds=work.checkpoint_seconds,
+                patient=patient,
+                trackers=work.trackers,
             )
         assert work.data is not None  # its digest is part of the job
-        make(job, work.layout, work.data, progress, device=work.device)
+        seconds = work.checkpoint_seconds
+        make(job, work.layout, work.data, progress, device=work.device, checkpoint_seconds=seconds)
         return True
     except Busy:
         raise

@@ -58,8 +58,7 @@ class RayTasks:
         # What jobs say goes to this process's own node, whichever other node is lost.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self._messages = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-        asks = {"num_cpus": 1, "num_gpus": cluster.gpus_per_run, "max_retries": NODES_LOST}
-        self._task = ray.remote(**asks)(_make)
+        self._task = ray.remote(num_cpus=1, num_gpus=cluster.gpus_per_run, max_retries=NODES_LOST)(_make)
         self._work = ray.put(work)
         self._tasks: dict[Any, str] = {}
 

@@ -40,6 +40,7 @@ class TensorBoard:
         """One scalar for each."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
+        self._writer.flush()  # so that whoever watches sees it now, and not two minutes later
 
     def close(self) -> None:
         """Closes the file."""
@@ -100,7 +101,7 @@ class Trackers:
     def __init__(self, names: Sequence[str], folder: Path, run: Run, begin: int) -> None:
         self._live: dict[str, Tracker] = {}
         for name in names:
-            self._try(name, lambda name=name: self._live.update({name: _TRACKERS[name](folder, run, begin)}))
+            self._try(name, self._begin, name, folder, run, begin)
 
     def add(self, episodes: Sequence[Episode]) -> None:
         """A training episode, or all episodes of one evaluation."""
@@ -112,16 +113,19 @@ class Trackers:
         points = {f"{first.kind}/{name}": value for name, value in values.items()}
         points |= {f"update/{name}": value for name, value in first.metrics.items()}
         for name, tracker in list(self._live.items()):
-            self._try(name, lambda tracker=tracker: tracker.add(first.env_step, points))
+            self._try(name, tracker.add, first.env_step, points)
 
     def close(self) -> None:
         """Writes what is left."""
         for name, tracker in list(self._live.items()):
             self._try(name, tracker.close)
 
-    def _try(self, name: str, what: Callable[[], Any]) -> None:
+    def _begin(self, name: str, folder: Path, run: Run, begin: int) -> None:
+        self._live[name] = _TRACKERS[name](folder, run, begin)
+
+    def _try(self, name: str, what: Callable[..., None], *arguments: Any) -> None:
         try:
-            what()
+            what(*arguments)
         except Exception as error:  # whatever it is, the run is worth more
             self._live.pop(name, None)
             message = f"The tracker {name} failed and is left out ({type(error).__name__}: {error})."
