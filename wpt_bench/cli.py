@@ -64,6 +64,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="collect missing data wit
 Json = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
 
 OUT, RESULTS = Path("out"), Path("results")
+WORKERS_TO_PLAN = "1,2,4,8,16,32,64,128,256,512,1000"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -679,6 +680,45 @@ def _dry_run(selection: Any, layout: Any, workers: int) -> None:
     )
 
 
+@command(
+    app,
+    "wpt-bench plan dmc · wpt-bench plan --tasks all --methods all --seeds 0,1,2,3,4 --workers 1,10,100,1000 --json",
+)
+def plan(
+    suite: Annotated[str, typer.Argument(help="dmc, metaworld, or nothing for both as one grid")] = "",
+    profile: ProfileName = "quick",
+    tasks: Tasks = "",
+    methods: Methods = "",
+    seeds: Seeds = "",
+    workers: Annotated[str, typer.Option("--workers", help="numbers of workers, comma-separated")] = WORKERS_TO_PLAN,
+    out: Out = OUT,
+    as_json: Json = False,
+) -> None:
+    """Simulates a grid on more workers, from the times that finished runs of the profile took.
+
+    Each worker takes the next job that may begin; times are means by method, whatever the task. Collecting data and
+    moving files are not counted.
+    """
+    from dataclasses import asdict
+
+    from wpt_bench.running import bench as benching
+    from wpt_bench.running import simulate
+    from wpt_bench.running.plan import Layout, identities, select, stages
+
+    loaded, layout = profiles.load(profile), Layout(out)
+    first: list[Any] = []
+    then: list[Any] = []
+    for name in [suite] if suite else [name for name in loaded.grids if name in registry.suites()]:
+        selection = select(name, loaded, _split(tasks), _split(methods), _seeds(seeds))
+        dataset = benching.find_data(selection, layout)
+        digest = dataset.digest if dataset else "not collected"
+        times = simulate.measured(layout, name, loaded.name)
+        first += simulate.simulated((), stages(selection, digest), times)
+        then += simulate.simulated(identities(selection, digest), (), times)
+    rows = [asdict(row) for row in simulate.makespans(first + then, _numbers(workers, "Workers", 1, 1_000_000))]
+    _show(rows, as_json, title=f"{len(first)} stages and {len(then)} runs")
+
+
 @command(app, "wpt-bench resolution · wpt-bench resolution --seeds 3,5 --tasks 4 --trials 500 --json")
 def resolution(
     seeds: Annotated[str, typer.Option("--seeds", help="numbers of seeds, comma-separated")] = "3,5,10",
@@ -710,14 +750,14 @@ def resolution(
     _show(rows, as_json, title=f"what seeds resolve: {metric}")
 
 
-def _numbers(text: str, what: str, least: int) -> list[int]:
-    """Whole numbers separated by commas, none below ``least``."""
+def _numbers(text: str, what: str, least: int, most: int = 255) -> list[int]:
+    """Whole numbers separated by commas, none below ``least`` or above ``most``."""
     try:
         found = [int(part) for part in _split(text)]
     except ValueError:
         found = []
-    if not found or min(found) < least or max(found) > 255:
-        raise UserError(f"{what} are whole numbers from {least} to 255 separated by commas, not {text!r}.")
+    if not found or min(found) < least or max(found) > most:
+        raise UserError(f"{what} are whole numbers from {least} to {most} separated by commas, not {text!r}.")
     return found
 
 
