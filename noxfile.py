@@ -71,6 +71,14 @@ def learning(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def chaos(session: nox.Session) -> None:
+    """Kills, corruption and hostile files, far more of them than in the tests; prints what was survived."""
+    install(session)
+    options = ("--override-ini=addopts=-q --strict-markers -m chaos", "--benchmark-disable")
+    session.run(PYTHON, "-m", "pytest", "tests", *options, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session(python=False)
 def perf(session: nox.Session) -> None:
     """Speed, measured: each figure with its floor and its ratio to the plain way; JSON in out/perf/."""
     install(session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -29,8 +30,8 @@ def methods_table(comparison: Comparison) -> Table:
         iqm = row.iqm
         cells = (
             Cell(row.name),
-            Cell(score_text(row), iqm.value if iqm else None, "" if row.online else "0 online steps"),
-            Cell(iqm.corrected if iqm else NOTHING),
+            replace(_estimate(iqm), text=score_text(row), note="" if row.online else "0 online steps"),
+            _ends(iqm),
             _estimate(row.auc),
             Cell(data_granted(row.data_access)),
             *(score(row.estimates[name].value if name in row.estimates else None) for name in names),
@@ -38,19 +39,9 @@ def methods_table(comparison: Comparison) -> Table:
             Cell(row.family or NOTHING),
         )
         rows.append(Row(cells, row.name))
-    columns = headings(
-        *("method", "IQM [95%, rliable]", "[95%, corrected]", "AUC [95%, rliable]", "data granted"),
-        *("mean", "median", "optimality gap", "runs", "family"),
-        numbers=(
-            "IQM [95%, rliable]",
-            "[95%, corrected]",
-            "AUC [95%, rliable]",
-            "mean",
-            "median",
-            "optimality gap",
-            "runs",
-        ),
-    )
+    figures = ("IQM [95%, rliable]", "[95%, corrected]", "AUC [95%, rliable]")
+    others = ("mean", "median", "optimality gap", "runs")
+    columns = headings("method", *figures, "data granted", *others, "family", numbers=(*figures, *others))
     return Table(_name("methods", comparison), "Methods", columns, tuple(rows))
 
 
@@ -149,7 +140,7 @@ def effects_table(comparison: Comparison) -> Table:
     for what, one in (("score at the budget", comparison.ablation), ("area under the curve", comparison.auc_ablation)):
         effects = (*one.effects, *one.single, *([one.control] if one.control else []))
         for effect in effects:
-            cells = (Cell(effect.name), Cell(what), _estimate(effect.estimate), Cell(effect.estimate.corrected))
+            cells = (Cell(effect.name), Cell(what), _estimate(effect.estimate), _ends(effect.estimate))
             rows.append(Row(cells))
     numbers = ("change in IQM [95%, rliable]", "[95%, corrected]")
     return Table(
@@ -172,7 +163,7 @@ def tasks_table(comparison: Comparison) -> Table:
                 cells.append(Cell(NOTHING))
                 continue
             seeds = zip(own["seed"], own["score"], strict=True)
-            note = "; ".join(f"seed {seed}: {value:.3f}" for seed, value in seeds)
+            note = "; ".join(f"seed\N{NO-BREAK SPACE}{seed}:\N{NO-BREAK SPACE}{value:.3f}" for seed, value in seeds)
             mean = float(own["score"].mean())
             cells.append(Cell(f"{mean:.3f}", mean, note))
         rows.append(Row(tuple(cells)))
@@ -290,11 +281,21 @@ def _name(name: str, comparison: Comparison) -> str:
 
 
 def _estimate(estimate: Estimate | None) -> Cell:
-    return Cell(NOTHING) if estimate is None else Cell(str(estimate), estimate.value)
+    if estimate is None:
+        return Cell(NOTHING)
+    return Cell(str(estimate), estimate.value, ends=(estimate.low, estimate.high))
 
 
 def _corrected(estimate: Estimate | None) -> Cell:
-    return Cell(NOTHING) if estimate is None else Cell(f"{three(estimate.value)} {estimate.corrected}", estimate.value)
+    if estimate is None:
+        return Cell(NOTHING)
+    ends = (estimate.corrected_low, estimate.corrected_high)
+    return Cell(f"{three(estimate.value)} {estimate.corrected}", estimate.value, ends=ends)
+
+
+def _ends(estimate: Estimate | None) -> Cell:
+    """The corrected interval alone."""
+    return Cell(NOTHING) if estimate is None else replace(_corrected(estimate), text=estimate.corrected, value=None)
 
 
 def _reach(reach: Reach | None, budget: int) -> tuple[Cell, Cell]:
@@ -310,7 +311,8 @@ def _reach(reach: Reach | None, budget: int) -> tuple[Cell, Cell]:
     if reach.env_steps == 0:  # nothing was saved: there was nothing to learn
         return Cell("from the start", 0.0, note), Cell(NOTHING)
     saved = 1 - reach.env_steps / budget
-    return Cell(f"{reach.env_steps:,.0f}", reach.env_steps, note), Cell(f"{saved:.0%}", saved)
+    ends = None if reach.low is None else (reach.low, reach.high)
+    return Cell(f"{reach.env_steps:,.0f}", reach.env_steps, note, ends=ends), Cell(f"{saved:.0%}", saved)
 
 
 def _cost(cost: Cost | None) -> Cell:

@@ -19,7 +19,7 @@ from wpt_bench.analysis.summary import figures, plain, properties
 from wpt_bench.records import Identity, write_atomic
 from wpt_bench.reports import world_model
 from wpt_bench.reports.content import card_table
-from wpt_bench.reports.sections import Section, section
+from wpt_bench.reports.sections import CROWD, Section, section
 from wpt_bench.reports.style import look
 from wpt_bench.reports.table import Table
 from wpt_bench.reports.table_one import NOT_MEASURED, SYMBOLS, details
@@ -160,7 +160,7 @@ def _templates() -> jinja2.Environment:
     )
     templates.globals.update(look=look, details=details, reasons=reasons, SYMBOLS=SYMBOLS, NOT_MEASURED=NOT_MEASURED)
     templates.globals.update(EFFECTS=EFFECTS, DECLARED_RULES=DECLARED_RULES, POOLING=POOLING, SCRATCH=SCRATCH)
-    templates.globals.update(CONFIDENCE=f"{CONFIDENCE:.0%}")
+    templates.globals.update(CONFIDENCE=f"{CONFIDENCE:.0%}", CROWD=CROWD)
     templates.filters["inline"] = lambda drawing: Markup(drawing.inline())  # our own SVG; its text is escaped in it
     templates.filters["score"] = lambda value: "—" if value is None else f"{value:.3f}"
     templates.filters["count"] = lambda value: "—" if value is None else f"{value:,.0f}"

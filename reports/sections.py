@@ -103,7 +103,8 @@ def section(comparison: Comparison) -> Section:
     measures = {"return": "the episode's return", "success": "success at the last step of an episode (not at any step)"}
     counts = sorted({int(count) for count in table.runs["episodes"]})
     shared, differing = _provenance(runs)
-    few = table.methods if len(table.methods) <= CROWD else [name for name in table.methods if name in ARMS]
+    arms = [name for name in table.methods if name in ARMS]
+    few = arms if arms and len(table.methods) > CROWD else table.methods
     complete = any(row.estimates for row in comparison.rows)
     several = comparison.ablation.effects or comparison.ablation.single
     observation = table.observation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,14 @@ class Cell:
         value: the number behind it, unrounded, for sorting and for CSV; None where there is none.
         note: a second, smaller line.
         code: whether it is an identifier or a command.
+        ends: of the interval around the number, unrounded, for CSV; None where there is none.
     """
 
     text: str
     value: float | int | None = None
     note: str = ""
     code: bool = False
+    ends: tuple[float | None, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,22 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
-        """Comma-separated, numbers unrounded where a cell is one."""
+        """Comma-separated, numbers unrounded where a cell is one; ends of intervals are columns of their own."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(heading.text for heading in self.headings)
-        writer.writerows([cell.text if cell.value is None else cell.value for cell in row.cells] for row in self.rows)
+        columns = list(zip(*(row.cells for row in self.rows), strict=True)) or [()] * len(self.headings)
+        ended = [any(cell.ends for cell in column) for column in columns]
+        heads = (
+            [heading.text, *([f"{heading.text} low", f"{heading.text} high"] if wide else [])]
+            for heading, wide in zip(self.headings, ended, strict=True)
+        )
+        writer.writerow(itertools.chain.from_iterable(heads))
+        for row in self.rows:
+            cells = (
+                [cell.text if cell.value is None else cell.value, *((cell.ends or (None, None)) if wide else ())]
+                for cell, wide in zip(row.cells, ended, strict=True)
+            )
+            writer.writerow(itertools.chain.from_iterable(cells))
         return text.getvalue()
 
     def save(self, folder: Path) -> None:

@@ -6,16 +6,26 @@ default stands here.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from wpt_bench.protocol import UserError
+from wpt_bench.records import Name
 from wpt_bench.registry import nearest
 from wpt_bench.world_model.config import WorldModelSize
+
+LARGEST = 2**14
+"""No size of a model, a batch or a grid needs more, and what asks for more asks for more memory than there is."""
+MOST_COUNTS = 2**32
+"""The same for what only takes time (updates, environment steps), and for seeds."""
+MOST_BYTES = 2**20
+"""Of a profile's file."""
+_COUNTS = ("updates", "budget", "seed", "seeds")
 
 
 class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -76,8 +86,8 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     methods: tuple[str, ...]
     budget: int
     data: Data
-    evaluation_every: float = 0.1
-    evaluation_episodes: int = 10
+    evaluation_every: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
+    evaluation_episodes: Annotated[int, msgspec.Meta(ge=1, le=200)] = 10
     retrieved: int = 500
     guidance: float = 1 / 3
 
@@ -91,7 +101,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         minutes, memory_gib, disk_gib: what its own grids take on its machine, data and pre-training included.
     """
 
-    name: str
+    name: Name
     description: str
     observation: Literal["state", "pixels"]
     world_model: WorldModelSize
@@ -117,16 +127,33 @@ def names() -> list[str]:
 
 def load(name: str) -> Profile:
     """The profile of this name, or of this ``.toml`` file; UserError if there is none or it does not fit the schema."""
-    if name.endswith(".toml"):
-        path = Path(name)
-        if not path.is_file():
-            raise UserError(f"There is no profile file {name}.")
-        text = path.read_text()
-    elif name in names():
-        text = files("wpt_bench.suites").joinpath("profiles", f"{name}.toml").read_text()
-    else:
+    if not name.endswith(".toml") and name not in names():
         raise nearest("profile", name, names())
+    own = name.endswith(".toml")
+    path = Path(name) if own else files("wpt_bench.suites").joinpath("profiles", f"{name}.toml")
+    if own and not Path(name).is_file():
+        raise UserError(f"There is no profile file {name}.")
     try:
-        return msgspec.convert(tomllib.loads(text), Profile)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
+        with path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+        if len(raw) > MOST_BYTES:
+            raise ValueError(f"it is larger than {MOST_BYTES} bytes")
+        plain = tomllib.loads(raw.decode())
+        refuse_sizes(plain)
+        return msgspec.convert(plain, Profile)
+    except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:  # a TOMLDecodeError is a ValueError
         raise UserError(f"The profile {name!r} cannot be used: {error}.") from error
+
+
+def refuse_sizes(plain: Any, name: str = "") -> None:
+    """Raises ValueError naming a number of a profile, or of a method's settings, that nothing could be made of."""
+    if isinstance(plain, dict):
+        for key, value in plain.items():
+            refuse_sizes(value, key)
+    elif isinstance(plain, list | tuple):
+        for value in plain:
+            refuse_sizes(value, name)
+    elif isinstance(plain, int | float):
+        most = MOST_COUNTS if isinstance(plain, float) or name.endswith(_COUNTS) else LARGEST
+        if not math.isfinite(plain) or plain > most or (isinstance(plain, int) and plain < 0):
+            raise ValueError(f"{name} is {str(plain)[:40]}, and no more than {most} can be made")

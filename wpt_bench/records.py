@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -39,6 +39,10 @@ class Unwritable(RecordError):
     """Nothing can be written to the folder of results; the message says why, and what to do."""
 
 
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}\Z")]
+"""What may become part of a path: it stays below the folder that it is put into."""
+
+
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What makes two runs the same run. Its hash is the run id; anything not here is recorded but not hashed.
 
@@ -47,19 +51,19 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data), ``stage`` the id of the shared pre-training (None without).
     """
 
-    method: str
+    method: Name
     method_version: int
-    suite: str
+    suite: Name
     suite_version: int
-    task: str
+    task: Name
     seed: int
-    profile: str
+    profile: Name
     observation: Literal["state", "pixels"]
     budget: int
     protocol: dict[str, Any]
     settings: dict[str, Any]
-    data: str | None
-    stage: str | None
+    data: Name | None
+    stage: Name | None
 
 
 def digest(value: Any) -> str:
@@ -239,9 +243,13 @@ def decode_checked(raw: bytes, kind: type[T]) -> T:
     """Inverse of ``encode_checked``; ValueError if the checksum is another, which may be empty."""
     plain = msgspec.json.decode(raw, type=dict[str, Any])
     value = msgspec.json.decode(raw, type=kind)
+    _compare_checksum(plain)
+    return value
+
+
+def _compare_checksum(plain: Mapping[str, Any]) -> None:
     if plain.get("checksum") and plain["checksum"] != _checksum(plain):
         raise ValueError("its checksum differs")
-    return value
 
 
 def _checksum(plain: Mapping[str, Any]) -> str:
@@ -264,14 +272,16 @@ def read_run(folder: Path) -> Run:
 def decode_run(raw: bytes, where: str) -> Run:
     """A record as it stands in ``run.json``; raises RecordError naming ``where`` if it cannot be used."""
     try:
-        schema = msgspec.json.decode(raw).get("schema")
+        plain = msgspec.json.decode(raw)
+        schema = plain.get("schema")
         if schema != SCHEMA:
             raise RecordError(f"{where} has record schema {schema}; this version reads schema {SCHEMA}.")
-        run = decode_checked(raw, Run)
+        run = msgspec.json.decode(raw, type=Run)
+        if run.id != digest(run.identity):
+            raise RecordError(f"{where} was altered: its id ({run.id}) is not the digest of its identity.")
+        _compare_checksum(plain)
     except (AttributeError, ValueError, RecursionError, msgspec.MsgspecError) as error:  # not UTF-8 is a ValueError
         raise RecordError(f"{where} cannot be read as a run record: {error}") from error
-    if run.id != digest(run.identity):
-        raise RecordError(f"{where} was altered: its id ({run.id}) is not the digest of its identity.")
     return run
 
 

@@ -82,10 +82,10 @@ class Drawing:
         """
         svg = self.svg[self.svg.index("<svg") :]
         svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-        svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
+        svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg, count=2)
         svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
-        svg = re.sub(rf'\bid="{_TAG}', 'data-method="', svg)
-        svg = re.sub(r'\bid="', f'id="{self.name}-', svg)
+        svg = re.sub(rf"""<g id=(["']){_TAG}""", r"<g data-method=\1", svg)  # in ' where the name has a "
+        svg = re.sub(r'(<\w+(?: [\w:-]+="[^"]*")* )id="', rf'\g<1>id="{self.name}-', svg)
         svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{self.name}-", svg)
         svg = svg.replace(INK, "currentColor").replace(f"stroke: {FAINT}", "stroke: currentColor; stroke-opacity: 0.2")
         return svg.replace("<svg", '<svg aria-hidden="true"', 1)
@@ -93,9 +93,15 @@ class Drawing:
 
 @dataclass
 class Sketch:
-    """A figure that is being drawn; what belongs to a method goes through it, so that a page can hide or show it."""
+    """A figure that is being drawn; what belongs to a method goes through it, so that a page can hide or show it.
+
+    Attributes:
+        figure: to draw into.
+        band: opacity of the bands of intervals.
+    """
 
     figure: Figure
+    band: float = 0.13
     _series: dict[Axes, list[Series]] = field(default_factory=dict)
 
     def curve(
@@ -114,7 +120,7 @@ class Sketch:
         (line,) = axes.plot(x, y, **style)
         tag(line, method)
         if low is not None and high is not None:
-            tag(axes.fill_between(x, low, high, color=its.colour, alpha=0.13, linewidth=0), method)
+            tag(axes.fill_between(x, low, high, color=its.colour, alpha=self.band, linewidth=0), method)
         self.hover(axes, method, x, y, low, high)
 
     def level(self, axes: Axes, method: str, x: tuple[float, float], y: float, label: str) -> None:
@@ -131,12 +137,9 @@ class Sketch:
         """A figure at height ``row``: a bar for rliable's interval, a thin line for the corrected one."""
         its = look(method)
         if estimate.low is not None and estimate.high is not None:
-            tag(
-                axes.barh(
-                    row, estimate.high - estimate.low, left=estimate.low, height=0.5, color=its.colour, alpha=0.4
-                )[0],
-                method,
-            )
+            width = estimate.high - estimate.low
+            (bar,) = axes.barh(row, width, left=estimate.low, height=0.5, color=its.colour, alpha=0.4, linewidth=0)
+            tag(bar, method)
         if estimate.corrected_low is not None and estimate.corrected_high is not None:
             (line,) = axes.plot(
                 [estimate.corrected_low, estimate.corrected_high], [row, row], color=its.colour, linewidth=1.0
@@ -232,7 +235,7 @@ def draw(name: str, caption: str, size: tuple[float, float], make: Callable[[Ske
 def steps_axis(axes: Axes, budget: int) -> None:
     """An x-axis of environment steps, in thousands."""
     axes.set_xlabel("environment steps")
-    axes.set_xlim(0, budget)
+    axes.set_xlim(-0.015 * budget, 1.015 * budget)  # the first and the last marker whole
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
 
 
@@ -248,8 +251,8 @@ def score_axis(axes: Axes, label: str) -> None:
 
 def small_multiples(sketch: Sketch, titles: Sequence[str], columns: int) -> list[Axes]:
     """Axes side by side and below each other, one for each title, row by row."""
-    columns = min(columns, len(titles))
     rows = -(-len(titles) // columns)
+    columns = -(-len(titles) // rows)  # as few in the last row as need be: four are two and two
     grid = sketch.figure.subplots(rows, columns, squeeze=False)
     flat = list(grid.flat)
     for axes, title in zip(flat, titles, strict=False):

@@ -100,6 +100,8 @@ def _panels(
                     sketch.interval(axes, method, estimate, place)
             if zeros is not None:
                 axes.axvline(zeros[title], color=INK, linestyle=":", linewidth=0.9, zorder=0)
+            axes.use_sticky_edges = False  # a bar that ends at the figure keeps its marker whole
+            axes.autoscale_view()
             axes.grid(visible=False, axis="y")
             axes.locator_params(axis="x", nbins=4)
         everywhere[0].set_yticks(range(len(labels)), labels)

@@ -4,6 +4,17 @@
   const hidden = new Set();
   const round = (value) => (Math.abs(value) >= 100 ? Math.round(value).toLocaleString("en") : value.toFixed(3));
 
+  // Of the cells of a table one is reached by the tab key: the last one visited, or the first in sight.
+  const gone = (cell) => cell.closest(".off") !== null;
+  const enter = (table) => {
+    const cells = [...table.tBodies[0].querySelectorAll("td, th")];
+    const current = cells.find((cell) => cell.tabIndex === 0);
+    if (current && !gone(current)) return;
+    current?.removeAttribute("tabindex");
+    const first = cells.find((cell) => !gone(cell));
+    if (first) first.tabIndex = 0;
+  };
+
   // Methods that the reader hides.
   const bar = document.getElementById("bar");
   const apply = () => {
@@ -11,6 +22,7 @@
       element.classList.toggle("off", hidden.has(element.dataset.method));
     for (const button of bar.querySelectorAll("[data-toggle]"))
       button.setAttribute("aria-pressed", String(!hidden.has(button.dataset.toggle)));
+    document.querySelectorAll("table.data").forEach(enter);
   };
   bar.addEventListener("click", (event) => {
     const button = event.target.closest("button");
@@ -24,13 +36,7 @@
 
   // Values of the curves at the pointer, or where the arrow keys are.
   const tip = document.getElementById("tip");
-  const colours = new Map(
-    [...bar.querySelectorAll("[data-toggle]")].map((button) => [
-      button.dataset.toggle,
-      button.querySelector(".dot").style.background,
-    ]),
-  );
-  const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+  const line = document.createElementNS(document.querySelector("svg").namespaceURI, "line");
   line.setAttribute("stroke", "currentColor");
   line.setAttribute("stroke-dasharray", "2 2");
   const hide = () => {
@@ -64,7 +70,7 @@
       const row = document.createElement("div");
       const dot = document.createElement("span");
       dot.className = "dot";
-      dot.style.background = colours.get(method) ?? "currentColor";
+      dot.style.background = svg.querySelector(`[data-method="${CSS.escape(method)}"] > path`).style.stroke;
       const range = found.low === null ? "" : ` [${round(found.low)}, ${round(found.high)}]`;
       row.append(dot, `${method} ${round(found.y)}${range}`);
       tip.append(row);
@@ -77,13 +83,14 @@
     const top = frame.top + panel.top * scale;
     tip.style.top = `${Math.max(4, Math.min(top, innerHeight - tip.offsetHeight - 4))}px`;
   };
+  document.addEventListener("scroll", hide, { capture: true, passive: true }); // the values do not move along
   for (const figure of document.querySelectorAll("[data-figure]")) {
     const own = panels[figure.dataset.figure];
     const picture = figure.querySelector(".picture");
     const svg = picture.querySelector("svg");
     let current = 0;
     let step = 0;
-    picture.addEventListener("pointermove", (event) => {
+    const follow = (event) => {
       const frame = svg.getBoundingClientRect();
       const scale = svg.viewBox.baseVal.width / frame.width;
       const [x, y] = [(event.clientX - frame.left) * scale, (event.clientY - frame.top) * scale];
@@ -91,8 +98,12 @@
       if (!panel) return hide();
       const share = (x - panel.left) / (panel.right - panel.left);
       show(svg, panel, panel.x[0] + share * (panel.x[1] - panel.x[0]));
+    };
+    picture.addEventListener("pointermove", follow);
+    picture.addEventListener("pointerdown", follow);
+    picture.addEventListener("pointerleave", (event) => {
+      if (event.pointerType !== "touch") hide(); // after a tap the values stay until the next one, or until one scrolls
     });
-    picture.addEventListener("pointerleave", hide);
     picture.addEventListener("blur", hide);
     picture.addEventListener("keydown", (event) => {
       if (event.key === "Escape") return hide();
@@ -107,8 +118,8 @@
   }
 
   // Tables: a heading sorts, arrow keys walk from cell to cell.
-  const sortable = (cell) => {
-    if (cell.dataset.value !== undefined) return Number(cell.dataset.value);
+  const sortable = (cell, numeric) => {
+    if (numeric) return cell.dataset.value === undefined ? null : Number(cell.dataset.value);
     const text = cell.textContent.trim();
     return text === "—" ? null : text;
   };
@@ -124,17 +135,17 @@
         const falling = head.getAttribute("aria-sort") === "ascending";
         heads.forEach((other) => other.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", falling ? "descending" : "ascending");
-        const rows = [...body.rows].map((row) => [sortable(row.cells[column]), row]);
+        const numeric = [...body.rows].some((row) => row.cells[column].dataset.value !== undefined);
+        const rows = [...body.rows].map((row) => [sortable(row.cells[column], numeric), row]);
         rows.sort(([one], [other]) => {
           if (one === null || other === null) return (one === null) - (other === null); // gaps stay last
-          const order = typeof one === "number" && typeof other === "number" ? one - other : String(one).localeCompare(other);
+          const order = numeric ? one - other : one.localeCompare(other, "en", { numeric: true });
           return falling ? -order : order;
         });
         body.append(...rows.map(([, row]) => row));
       });
     });
-    const first = body.rows[0]?.cells[0];
-    if (first) first.tabIndex = 0;
+    enter(table);
     body.addEventListener("keydown", (event) => {
       const cell = event.target.closest("td, th");
       const move = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
@@ -144,7 +155,7 @@
       do {
         row = move[0] > 0 ? row.nextElementSibling : move[0] < 0 ? row.previousElementSibling : row;
         column += move[1];
-      } while (row?.cells[column] && (row.classList.contains("off") || row.cells[column].classList.contains("off")));
+      } while (row?.cells[column] && gone(row.cells[column]));
       const next = row?.cells[column];
       if (!next) return;
       cell.tabIndex = -1;

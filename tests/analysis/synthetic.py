@@ -59,9 +59,14 @@ def write(
     online: bool = True,
     tuning_evaluations: int = 0,
     provenance: dict[str, Any] | None = None,
+    guided: Sequence[float] = (0.0,),
+    diagnostics: dict[str, float] | None = None,
     **changes: Any,
 ) -> Path:
-    """One run whose evaluation episodes have the scores of ``curve`` (by environment step); returns its folder."""
+    """One run whose evaluation episodes have the scores of ``curve`` (by environment step); returns its folder.
+
+    ``guided``: share of the agent steps that a cloned prior chose, for each training episode.
+    """
     its = identity(method, task, seed, **changes)
     family, grant = GRANTS.get(method, ("", "none"))
     run = Run(
@@ -89,6 +94,7 @@ def write(
         env_steps=BUDGET if online else 0,
         wall_clock=200.0 + 10 * seed,
         peak_memory=10**9,
+        diagnostics=diagnostics or {},
     )
     folder = root / run.id
     write_run(folder, run)
@@ -108,8 +114,11 @@ def write(
         for step, values in curve.items()
         for index, value in enumerate(values)
     ]
-    train = Episode("train", 1000, 0, 12.0, 0.0, 0.0, 1000, 0, 0, 10.0, {"loss": 1.0})
-    append_episodes(folder, [rows[0], train, *rows[1:]] if rows else [])
+    train = [
+        Episode("train", 1000 * (number + 1), number, 12.0, 0.0, 0.0, 1000, int(500 * share), 0, 10.0, {"loss": 1.0})
+        for number, share in enumerate(guided)
+    ]
+    append_episodes(folder, [rows[0], *train, *rows[1:]] if rows else [])
     return folder
 
 

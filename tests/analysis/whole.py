@@ -106,4 +106,5 @@ def lines_of(folder: Path) -> list[dict]:
 
 
 def write_lines(folder: Path, runs: list[dict]) -> None:
-    (folder / RUNS).write_text("".join(json.dumps(run) + "\n" for run in runs))
+    """As a forger would, who leaves checksums of lines out."""
+    (folder / RUNS).write_text("".join(json.dumps(run | {"checksum": ""}) + "\n" for run in runs))

@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from wpt_bench import registry
+from wpt_bench import records, registry
 from wpt_bench.cli import app
 
 SMALL_PROFILE = Path(__file__).with_name("small.toml")
@@ -101,6 +102,12 @@ def test_bad_input_ends_in_one_sentence(arguments: tuple[str, ...], sentence: st
         ("deter = 32", "deter = 33", "must be multiples of 2"),
         ("horizon = 4", "horizn = 4", "Settings 'wpt' of profile 'small' do not fit"),
         ("[world_model]", "[world_model", "cannot be used"),
+        ("deter = 32", "deter = 1000000000", "deter is 1000000000, and no more than 16384 can be made"),
+        ("batch = 4", "batch = -4", "batch is -4"),
+        ("evaluation_episodes = 2", "evaluation_episodes = 10000", "evaluation_episodes"),
+        ("evaluation_every = 0.5", "evaluation_every = nan", "evaluation_every is nan"),
+        ('name = "small"', 'name = "../small"', "name"),
+        ('name = "small"', "name = " + "[" * 10_000, "cannot be used"),
     ],
 )
 def test_a_bad_profile_is_named(tmp_path: Path, old: str, new: str, sentence: str) -> None:
@@ -151,6 +158,44 @@ def test_after_a_bench_everything_is_done_and_whole(benched: Path) -> None:
     }
     card = json.loads(call("data", "card", "dmc", "--profile", SMALL_PROFILE, "--out", benched, "--json"))
     assert card["episodes"] == 4 and card["rows"][0]["best"] > 0
+
+
+def _records(out: Path) -> dict[str, object]:
+    """What runs came to, but for their clocks."""
+    found = {}
+    for folder in records.find_runs(out / "runs"):
+        run = records.read_run(folder)
+        rows = [msgspec.structs.replace(row, wall_clock=0.0) for row in records.read_episodes(folder)]
+        found[run.id] = (run.status, rows, run.files["weights.safetensors"], run.notes)
+    return found
+
+
+def _states(out: Path) -> list[str]:
+    printed = call("status", "dmc", "--profile", SMALL_PROFILE, "--out", out, "--json")
+    return [run["status"] for run in json.loads(printed)]
+
+
+def test_killed_and_then_gone_on_with_by_two_at_once_it_ends_as_in_calm(benched: Path, tmp_path: Path) -> None:
+    """Status tells what is going on; no run is made twice; nobody fails because of the other."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "wpt_bench", "run", "dmc", "--profile", str(SMALL_PROFILE), "--out", str(out)]
+    assert _states(out) == ["pending", "pending"]
+    process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.DEVNULL, start_new_session=True)
+    while "running" not in (states := _states(out)):
+        assert process.poll() is None, states
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert set(_states(out)) <= {"interrupted", "pending"} and "interrupted" in _states(out)
+    both = [
+        subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    for name in ("dreamer cartpole-balance 0", "wpt cartpole-balance 0"):
+        assert sum(f"{name}: done in" in text for text in said) == 1, said
+    assert _states(out) == ["done", "done"]
+    assert _records(out) == _records(benched)
 
 
 def test_a_second_bench_reuses_everything(benched: Path) -> None:

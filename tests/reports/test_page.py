@@ -1,143 +1,128 @@
 import json
 import re
-from html.parser import HTMLParser
 
 import matplotlib.image
 import pandas as pd
 import pytest
 from analysis.synthetic import flat, grid, identity, write
 
+from reports.parsed import render
 from wpt_bench.analysis.compare import compare
+from wpt_bench.analysis.factorial import ARMS, RANDOM_REPLAY
 from wpt_bench.analysis.properties import EFFECTS, IMPROVEMENT, REWARD_FREE, Declaration, declared
 from wpt_bench.analysis.scores import load_runs
 from wpt_bench.protocol import UserError
-from wpt_bench.reports import page
+from wpt_bench.records import digest
 from wpt_bench.reports.style import look
 
 LEVELS = {"dreamer": 0.3, "wpt-pretrain-only": 0.35, "wpt-no-guidance": 0.45, "wpt": 0.8}
-VOID = {"meta", "br", "hr", "img", "link", "input", "source"}
 
 
-class Parsed(HTMLParser):
-    """Collects what the tests look at, and checks that every element is closed in order."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.open, self.attributes, self.text, self.ids = [], [], [], []
-        self.source = path.read_text()
-        self.feed(self.source)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.attributes += [(tag, name, value or "") for name, value in attributes]
-        self.ids += [value for name, value in attributes if name == "id"]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-    @property
-    def words(self):
-        return " ".join(" ".join(self.text).split())
+def test_the_page_shows_every_method_task_seed_and_run(plain):
+    words = plain.parsed.words
+    shown = (*LEVELS, "walker-stand", "cheetah-run", "seed 0:", "seed 1:", "A title", "not separated", "[", "4/4")
+    grants = ("none (online only)", "reward-free", "the paper's; none here", "wpt-bench run dmc", "0123abcd")
+    runs = [folder.name for folder in plain.runs.iterdir()]
+    assert len(runs) == 16 and not {text for text in (*shown, *grants, *runs) if text not in words}
+    assert "16 of 16 runs finished" in words
+    assert "1 shared stage (one seed), each a pre-trained world model or an agent for all tasks, stands behind" in words
 
 
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
-    """The number of resamples is no part of what these tests are about, and most of their time."""
-    monkeypatch.setattr(
-        "wpt_bench.analysis.compare.compare.__kwdefaults__", {"resamples": 100, "curve_resamples": 50}, raising=True
-    )
+def test_the_page_needs_no_network_and_runs_nothing_but_its_own_script(plain, full):
+    plain.parsed.check_harmless()
+    full.parsed.check_harmless()
 
 
-def render(root, out, **options):
-    return Parsed(page.render(root, out, **{"title": "A title", "suite": "dmc", "profile": "quick", **options}))
+def test_every_link_has_its_target_and_no_two_elements_one_name(full):
+    links = [value for tag, name, value in full.parsed.attributes if (tag, name) == ("a", "href")]
+    assert {"#summary", "#provenance", "#gaps"} <= set(links)
+    assert len(full.parsed.ids) == len(set(full.parsed.ids))
 
 
-def test_the_page_shows_every_method_task_seed_and_run(tmp_path):
-    grid(tmp_path / "runs", LEVELS)
-    parsed = render(tmp_path / "runs", tmp_path / "out")
-    for expected in (
-        *LEVELS,
-        "walker-stand",
-        "cheetah-run",
-        "seed 0:",
-        "seed 1:",
-        "A title",
-        "not separated",
-        "[",
-        "4/4",
-    ):
-        assert expected in parsed.words
-    for grant in (
-        "none (online only)",
-        "reward-free",
-        "the paper's; none here",
-        "wpt-bench run dmc",
-        "0123abcd",
-    ):
-        assert grant in parsed.words
-    for folder in (tmp_path / "runs").iterdir():
-        assert folder.name in parsed.words
-    assert "16 of 16 runs finished" in parsed.words
-    stage = "1 shared stage (one seed), each a pre-trained world model or an agent for all tasks, stands behind"
-    assert stage in parsed.words
+HOSTILE = (
+    "</script><script>alert(1)</script>",
+    "</SCRIPT ><svg onload=alert(1)>",
+    "<!--<script>",
+    'a"b\' onfocus="alert(1)',
+    "'\" autofocus x=",
+    "&amp;&lt;$x_1$ {{ 7 * 7 }}",
+    "two\nlines",
+    "{method:}",
+)
 
 
-def test_the_page_needs_no_network(tmp_path):
-    grid(tmp_path / "runs", LEVELS)
-    parsed = render(tmp_path / "runs", tmp_path / "out")
-    addresses = [
-        value
-        for _, name, value in parsed.attributes
-        if name in ("src", "href", "xlink:href", "srcset", "data", "action")
-    ]
-    assert addresses and all(address.startswith(("#", "data:image/png;base64,")) for address in addresses)
-    assert not {tag for tag, _, _ in parsed.attributes} & {"script", "link", "iframe", "object", "img"}
-    assert re.findall(r"url\((?!#)|@import|https?:", parsed.source) == []
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_ends_a_script_or_becomes_markup(tmp_path, name):
+    """As the name of a method, a task and an error, all of which reach tables, figures and the values to hover."""
+    for seed in range(2):
+        write(tmp_path / "runs", name, f"walker-{name}", seed, flat(0.1, 0.2 + 0.1 * seed))
+        write(tmp_path / "runs", "dreamer", f"walker-{name}", seed, flat(0.1))
+    write(tmp_path / "runs", "dreamer", f"walker-{name}", 2, {}, status="failed", error=name)
+    parsed = render(tmp_path / "runs", tmp_path / "out", title=name, command=name)
+    parsed.check_harmless()
+    assert parsed.words.count(" ".join(name.split())) >= 9
+    panels = [panel for panels in parsed.panels.values() for panel in panels]
+    assert name in {series["method"] for panel in panels for series in panel["series"]}
+    # Whatever belongs to the method says so in the same words, or a reader could not hide it.
+    assert set(parsed.of("data-toggle")) == {name, "dreamer"}
+    assert set(parsed.of("data-method")) == {name, *ARMS, RANDOM_REPLAY}
 
 
-def test_figures_are_drawn_once_each_and_refer_to_their_own_parts(tmp_path):
-    grid(tmp_path / "runs", LEVELS)
-    parsed = render(tmp_path / "runs", tmp_path / "out")
-    assert len(parsed.ids) == len(set(parsed.ids))
-    references = re.findall(r'(?:xlink:href="|url\()#([^")]+)', parsed.source)
-    assert references and set(references) <= set(parsed.ids)
-    names = {"curves-state-all", "curves-state-walker-stand", "curves-state-cheetah-run"}
-    assert {path.stem for path in (tmp_path / "out" / "figures").iterdir()} == names
-    for name in names:
-        svg = (tmp_path / "out" / "figures" / f"{name}.svg").read_text()
-        for method in LEVELS:
-            assert method in svg
-        assert all(colour in svg for colour in ("#0173b2", "#949494", "#de8f05", "#029e73"))
-        picture = matplotlib.image.imread(tmp_path / "out" / "figures" / f"{name}.png")
-        assert min(picture.shape[:2]) > 400 and picture[..., :3].std() > 0.02
-    assert sum(tag == "svg" and name == "viewbox" for tag, name, _ in parsed.attributes) == 3
-    assert "currentColor" in parsed.source and "#1b1c1d" not in parsed.source.split("</style>", 1)[1]
+def test_figures_are_on_the_page_once_each_and_beside_it_in_every_format(full):
+    files = sorted(full.out.joinpath("figures").iterdir())
+    names = {path.stem for path in files}
+    assert {"curves-state-wpt", "effects-state", "guidance-state", "curves-pixels-all", "open-loop-error"} <= names
+    formats = ("svg", "png", "pdf")
+    assert sorted(path.name for path in files) == sorted(f"{name}.{end}" for name in names for end in formats)
+    drawn = [name for name in full.parsed.of("id") if name.startswith("figure-")]
+    assert sorted(drawn) == sorted(f"figure-{name}" for name in names)
+    assert sum(tag == "svg" and name == "viewbox" for tag, name, _ in full.parsed.attributes) == len(names)
+    assert set(full.parsed.panels) == set(full.parsed.of("data-figure")) <= names
+    for path in files:
+        if path.suffix == ".png":
+            picture = matplotlib.image.imread(path)
+            assert min(picture.shape[:2]) > 180 and picture[..., :3].std() > 0.02, path
+        elif path.suffix == ".pdf":
+            assert path.read_bytes().startswith(b"%PDF-") and path.read_bytes().rstrip().endswith(b"%%EOF")
 
 
-def test_the_files_beside_the_page_agree_with_the_records(tmp_path):
-    grid(tmp_path / "runs", LEVELS)
-    render(tmp_path / "runs", tmp_path / "out")
-    comparison = compare(load_runs(tmp_path / "runs", suite="dmc", profile="quick"))
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    for row, written in zip(comparison.rows, summary["tables"][0]["methods"], strict=True):
-        assert (row.name, row.iqm.value, row.iqm.low) == (
-            written["name"],
-            written["iqm"]["value"],
-            written["iqm"]["low"],
-        )
+def test_figures_name_their_methods_and_have_their_colours(plain):
+    for name in ("curves-state-all", "curves-state-walker-stand", "intervals-state", "curves-state-embodiments"):
+        svg = (plain.out / "figures" / f"{name}.svg").read_text()
+        assert {method for method in LEVELS if f">{method}<" not in svg or look(method).colour not in svg} == set()
+    assert "currentColor" in plain.parsed.source and "#1b1c1d" not in plain.parsed.source.split("</style>", 1)[1]
+
+
+def test_tables_are_on_the_page_and_beside_it_as_markdown_and_csv(full):
+    files = sorted(full.out.joinpath("tables").iterdir())
+    names = {path.stem for path in files}
+    assert {"methods-state", "methods-pixels", "arms-state", "effects-state", "data-card", "missing-state"} <= names
+    assert sorted(path.name for path in files) == sorted(f"{name}.{end}" for name in names for end in ("md", "csv"))
+    words = full.parsed.words
+    for path in files:
+        cells = [cell for line in path.read_text().splitlines() for cell in line.strip("| ").split(" | ")]
+        if path.suffix == ".md":
+            assert {cell for cell in cells if not set(cell) <= set("-: |") and cell.strip() not in words} == set(), path
+    methods = pd.read_csv(full.out / "tables" / "methods-state.csv")
+    written = {row["name"]: row["iqm"]["value"] for row in full.summary["tables"][0]["methods"] if "iqm" in row}
+    assert len(written) == 11
+    read = methods.set_index("method")["IQM [95%, rliable]"][list(written)].astype(float)
+    assert read.to_dict() == pytest.approx(written, abs=0)
+
+
+def test_the_files_beside_the_page_agree_with_the_records(plain):
+    comparison = compare(load_runs(plain.runs, suite="dmc", profile="quick"))
+    for row, written in zip(comparison.rows, plain.summary["tables"][0]["methods"], strict=True):
+        iqm = written["iqm"]
+        assert (row.name, row.iqm.value, row.iqm.low) == (written["name"], iqm["value"], iqm["low"])
         assert written["curve"]["value"][-1] == pytest.approx(row.iqm.value)
-    scores = pd.read_csv(tmp_path / "out" / "scores.csv")
+        assert f"{iqm['value']:.3f} [{iqm['low']:.3f}, {iqm['high']:.3f}]" in plain.parsed.words
+    (panel,) = plain.parsed.panels["curves-state-all"]
+    hovered = {series["method"]: (series["x"], series["y"], series["low"]) for series in panel["series"]}
+    for row in comparison.rows:
+        curve = row.curve
+        assert hovered[row.name] == (curve.env_steps.tolist(), curve.value.tolist(), curve.low.tolist())
+    scores = pd.read_csv(plain.out / "scores.csv")
     assert scores["score"].to_numpy() == pytest.approx(comparison.table.runs["score"].to_numpy())
     assert set(scores["observation"]) == {"state"} and set(scores["budget"]) == {10_000}
 
@@ -150,23 +135,41 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
 
 
-def test_gaps_failures_stale_and_corrupt_records_are_on_the_page(tmp_path):
+def test_every_kind_of_gap_is_on_the_page_and_the_rest_is_rendered(tmp_path):
     runs = tmp_path / "runs"
     grid(runs, LEVELS)
-    write(runs, "wpt", "walker-stand", 2, {}, status="failed", error="<script>alert(1)</script> & a NaN loss")
+    error = "<script>alert(1)</script> & a NaN loss"
+    write(runs, "wpt", "walker-stand", 2, {}, status="failed", error=error)
     write(runs, "wpt", "walker-stand", 0, flat(0.9), method_version=0)
-    (runs / "torn").mkdir()
-    (runs / "torn" / "run.json").write_text("{")
-    parsed = render(runs, tmp_path / "out")
-    assert "Missing: 1 run " in parsed.words and "<script>alert(1)</script> & a NaN loss" in parsed.words
-    assert "<script" not in parsed.source
-    assert (
-        "Left out as stale or not asked for: 1 run " in parsed.words
-        and "another version of the method: 0" in parsed.words
-    )
-    assert str(runs / "torn" / "run.json") in parsed.words
-    assert "incomplete (4 of 6 runs)" in parsed.words
-    assert "Not drawn, because runs are missing: wpt." in parsed.words
+    for name, record in (("torn", "{"), ("future", json.dumps({"schema": 99})), ("list", "[]")):
+        (runs / name).mkdir()
+        (runs / name / "run.json").write_text(record)
+    (runs / "bare").mkdir()
+    with (runs / digest(identity("dreamer", "walker-stand", 0)) / "episodes.jsonl").open("a") as file:
+        file.write('{"kind":"evaluation","env_st')  # cut off while it was written: what stands before it counts
+    spoilt = runs / digest(identity("wpt-no-guidance", "cheetah-run", 1))
+    (spoilt / "episodes.jsonl").write_text("not a record\n")
+    expected = [
+        identity(method, task, seed)
+        for method in LEVELS
+        for task in ("walker-stand", "cheetah-run")
+        for seed in (0, 1, *([2] if method == "wpt" else []))
+    ]
+    parsed = render(runs, tmp_path / "out", expected=expected)
+    words = parsed.words
+    parsed.check_harmless()
+    # Three are missing of what is expected: the failed one, the one that was never begun, the spoilt one.
+    assert "Missing: 3 runs" in words and "15 of 18 runs finished" in words
+    assert "3 of 18 runs are missing; what is not in the figures says which and why." in words
+    assert error in words and words.count("wpt cheetah-run 2 pending no usable record of it") == 1
+    assert "Left out as stale or not asked for: 1 run " in words and "another version of the method" in words
+    problems = words[words.index("Problems") : words.index("Does non-curated")]
+    for name in ("torn/run.json", "future/run.json", "list/run.json"):
+        assert str(runs / name) in problems
+    assert "schema 99" in problems and str(spoilt / "episodes.jsonl") in words
+    assert "incomplete (4 of 6 runs)" in words and "incomplete (3 of 4 runs)" in words
+    assert "Not drawn, because runs are missing: wpt, wpt-no-guidance." in words
+    assert "wpt-pretrain-only reaches IQM 0." in words
 
 
 def test_names_with_markup_and_mathematics_are_only_text(tmp_path):
@@ -215,14 +218,15 @@ def test_unusable_extras_are_a_problem_and_the_rest_is_rendered(tmp_path, extras
     assert "cannot be shown" in parsed.words and "wpt" in parsed.words
 
 
-def test_state_and_pixels_have_a_table_each(tmp_path):
-    grid(tmp_path / "runs", {"wpt": 0.5, "dreamer": 0.2})
-    grid(tmp_path / "runs", {"wpt": 0.6}, observation="pixels")
-    parsed = render(tmp_path / "runs", tmp_path / "out")
-    assert "Methods from state" in parsed.words and "Methods from pixels" in parsed.words
-    assert (tmp_path / "out" / "figures" / "curves-pixels-all.png").exists()
-    assert len(json.loads((tmp_path / "out" / "summary.json").read_text())["tables"]) == 2
-    assert len(pd.read_csv(tmp_path / "out" / "scores.csv")) == 12
+def test_state_and_pixels_have_their_own_part_of_every_section(full):
+    words = full.parsed.words
+    assert words.count("From state") == words.count("From pixels") == 8
+    labels = full.parsed.of("aria-label")
+    for table in ("Methods", "Against dreamer", "Scores per task", "Cost", "Every run"):
+        assert f"{table} from state" in labels and f"{table} from pixels" in labels
+    assert [table["observation"] for table in full.summary["tables"]] == ["state", "pixels"]
+    scores = pd.read_csv(full.out / "scores.csv")
+    assert scores.groupby("observation").size().to_dict() == {"pixels": 4, "state": 69}
 
 
 def test_an_offline_only_method_is_a_dashed_line(tmp_path):
@@ -262,7 +266,7 @@ DECLARED = declared(
 def test_table_one_is_on_the_page_twice_with_its_rules_and_in_the_summary(tmp_path):
     grid(tmp_path / "runs", LEVELS)
     parsed = render(tmp_path / "runs", tmp_path / "out", declared=DECLARED)
-    assert "Declared by the code" in parsed.words and "Measured by the runs" in parsed.words
+    assert "Table 1, declared by the code" in parsed.words and "Table 1, measured by the runs" in parsed.words
     assert parsed.words.count("MT offline RL") >= 2 and "✓" in parsed.words
     for name, effect in EFFECTS.items():
         assert parsed.words.count(name) >= 4 and effect in parsed.words
@@ -276,11 +280,36 @@ def test_table_one_is_on_the_page_twice_with_its_rules_and_in_the_summary(tmp_pa
     assert f"{written['effect']['value']:.3f} [" in parsed.words
 
 
-def test_without_declarations_only_the_measured_table_is_shown(tmp_path):
-    grid(tmp_path / "runs", LEVELS)
-    parsed = render(tmp_path / "runs", tmp_path / "out")
-    assert "Declared by the code" not in parsed.words and "Measured by the runs" in parsed.words
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["declared"] is None
+def test_without_declarations_only_the_measured_table_is_shown(plain):
+    assert "declared by the code" not in plain.parsed.words and "measured by the runs" in plain.parsed.words
+    assert plain.summary["declared"] is None
+
+
+def test_what_a_section_lacks_is_said(tmp_path):
+    grid(tmp_path / "runs", {"dreamer": 0.3}, ["walker-stand"])
+    words = render(tmp_path / "runs", tmp_path / "out").words
+    for gap in (
+        "none of these runs starts from a pre-trained model",
+        "a model for each embodiment alone",
+        "no embodiment has two or more tasks",
+        "one agent carried from task to task",
+        "the control with random episodes",
+        "no run here was guided",
+        "no run here uses offline data",
+        "no finished pre-training left its open-loop errors",
+        "the data set is not at hand",
+    ):
+        assert f"Missing: {gap}" in words, gap
+    assert "Missing for main effects and interactions: wpt-pretrain-only, wpt-rehearsal-only" in words
+
+
+def test_what_a_section_has_is_not_said_to_be_missing(full):
+    gaps = re.findall(r"Missing: ([^.;:]*)", full.parsed.words.split("From state", 1)[1])
+    assert "no run here was guided" in gaps  # from pixels
+    only_pixels = full.parsed.words.count("Missing: no run here was guided")
+    assert only_pixels == 1 and "Missing: no finished pre-training" not in full.parsed.words
+    assert full.parsed.words.count("Missing for main effects") == 1
+    assert full.parsed.words.count("Missing: the control") == 1
 
 
 def test_the_tuning_budget_is_on_the_page_and_in_the_summary(tmp_path):

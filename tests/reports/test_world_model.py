@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from analysis.synthetic import grid
 
-from reports.test_page import Parsed
-from wpt_bench.reports import page, world_model
+from reports.parsed import render as rendered
+from wpt_bench.reports import world_model
 from wpt_bench.reports.figures.world_model import FULL_DIFFERENCE, SHOWN
 
 CONTEXT, HORIZON = 5, 15
@@ -42,16 +42,7 @@ def stage(embodiments, seed=0, damage=""):
 
 def render(folder, rows, stages):
     grid(folder / "runs", {"wpt": 0.5})
-    extras = {"open_loop": rows, "open_loop_examples": stages}
-    made = page.render(folder / "runs", folder / "out", title="A title", suite="dmc", profile="quick", extras=extras)
-    return Parsed(made)
-
-
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
-    monkeypatch.setattr(
-        "wpt_bench.analysis.compare.compare.__kwdefaults__", {"resamples": 100, "curve_resamples": 50}, raising=True
-    )
+    return rendered(folder / "runs", folder / "out", extras={"open_loop": rows, "open_loop_examples": stages})
 
 
 @pytest.mark.parametrize("example", [states(), frames()], ids=["state", "pixels"])

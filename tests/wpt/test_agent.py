@@ -1,6 +1,7 @@
 """The fine-tuning agent: what each switch changes, what never happens, and that it learns."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,7 +13,7 @@ from wpt.toy import LEARNING, SETTINGS, SIZE, STEPS, fill, learn, silent, write_
 from wpt.toy import agent as make
 from wpt_bench.protocol import UserError
 from wpt_bench.world_model.config import WorldModelSize
-from wpt_bench.world_model.rssm import PriorTape
+from wpt_bench.world_model.rssm import RSSM
 from wpt_bench.wpt.agent import Switches
 
 ALL = Switches(pretrain=True, rehearsal=True, guidance=True)
@@ -79,10 +80,15 @@ def test_padded_action_dimensions_stay_zero(
         action, carry = agent.act(carry, np.zeros((2, 3), np.float32), evaluation=evaluation)
         assert action.shape == (2, 2) and np.abs(carry.action[:, 2:]).sum() == 0
     imagined: list[torch.Tensor] = []
-    step = PriorTape.forward
-    monkeypatch.setattr(
-        PriorTape, "forward", lambda tape, *inputs: (imagined.append(inputs[1]), step(tape, *inputs))[1]
-    )
+    imagination = RSSM.imagination
+
+    def watched(*start: Any) -> Any:
+        steps = imagination(*start)
+        step = steps.forward
+        steps.forward = lambda action, noise: (imagined.append(action), step(action, noise))[1]
+        return steps
+
+    monkeypatch.setattr(RSSM, "imagination", watched)
     agent.update()
     assert len(imagined) == SETTINGS.horizon
     assert all((action[:, 2:] == 0).all() and (action[:, :2] != 0).any() for action in imagined)

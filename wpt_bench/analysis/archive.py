@@ -33,6 +33,8 @@ RUNS, EPISODES, FIGURES, MANIFEST = "runs.jsonl", "episodes.parquet", "figures.j
 CONTENTS = (RUNS, EPISODES, FIGURES)
 """What the manifest vouches for."""
 
+MOST_EPISODES = 10_000_000
+"""A table that declares more is not read: a few bytes can stand for any number of equal rows."""
 _RUNS_PER_GROUP = 50
 """Runs are read group by group: small enough to hold in memory, large enough to compress."""
 _COLUMNS = pa.schema(
@@ -169,7 +171,9 @@ def altered(folder: Path, manifest: Manifest) -> list[str]:
     said = []
     for name, expected in manifest.files.items():
         path = folder / name
-        if not path.is_file():
+        if name not in CONTENTS or path.is_symlink():
+            said.append(f"{folder / MANIFEST} leads out of its folder by {name[:80]!r}; do not trust it.")
+        elif not path.is_file():
             said.append(f"{path} is missing.")
         elif sha256(path) != expected:
             said.append(f"{path} was altered or damaged: its SHA-256 is not the one in {MANIFEST}.")
@@ -245,6 +249,8 @@ class _Rows:
     @functools.cached_property
     def _file(self) -> pq.ParquetFile:
         file = self._read(lambda: pq.ParquetFile(self.path, page_checksum_verification=True))
+        if file.metadata.num_rows > MOST_EPISODES:
+            raise RecordError(f"{self.path} declares {file.metadata.num_rows} episodes, more than can be published.")
         if not file.schema_arrow.equals(_COLUMNS):
             names = ", ".join(file.schema_arrow.names)
             raise RecordError(f"{self.path} is not a table of published episodes: its columns are {names}.")
@@ -291,7 +297,7 @@ def _gap(run: Run, status: str, why: str) -> LeftOut:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    raw = path.read_bytes() if path.is_file() else b""
+    raw = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
     yield from ((number, line) for number, line in enumerate(raw.split(b"\n"), start=1) if line)
 
 

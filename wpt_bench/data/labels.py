@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import Progress, Suite, Task, UserError
-from wpt_bench.records import digest, write_atomic
+from wpt_bench.records import digest, discard, write_atomic
 
 Labels = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -52,12 +52,16 @@ def _shard_labels(dataset: Dataset, suite: Suite, task: Task, shard: str) -> dic
     key = f"{digest(stored)} {suite.name} {suite.version} {task.name}".encode()
     flat = _read(path, key, int(ends[-1]))
     if flat is None:
+        if not path.resolve().is_relative_to(dataset.path.resolve()):
+            raise UserError(f"{path} leads outside of the data set; do not trust this data.")
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{shard}.lock")):
             flat = _read(path, key, int(ends[-1]))
             if flat is None:
                 computed = [_compute(dataset, suite, task, episode.index) for episode in members]
                 flat = np.concatenate([np.stack(pair) for pair in computed], axis=1)
+                if path.is_dir():
+                    discard(path)
                 content = flat.astype("<f4").tobytes()
                 write_atomic(path, hashlib.sha256(key + content).digest() + content)
     parts = np.split(flat, ends[:-1], axis=1)
@@ -79,7 +83,7 @@ def _read(path: Path, key: bytes, rows: int) -> NDArray[np.float32] | None:
     """The cached ``(2, rows)``, or None if there is none or it is not whole and of this key."""
     try:
         raw = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return None
     if len(raw) != 32 + 8 * rows or hashlib.sha256(key + raw[32:]).digest() != raw[:32]:
         return None

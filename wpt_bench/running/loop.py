@@ -30,7 +30,7 @@ from wpt_bench.protocol import (
 )
 from wpt_bench.records import Episode, Identity
 from wpt_bench.running import checkpoint
-from wpt_bench.running.plan import Layout, new_run, shared_tasks
+from wpt_bench.running.plan import Layout, new_run, resolve, shared_tasks
 from wpt_bench.running.provenance import peak_memory, provenance
 from wpt_bench.running.stages import whole_weights
 from wpt_bench.running.tracking import Trackers
@@ -132,7 +132,7 @@ class _Loop:
             return
         self.method = registry.method(identity.method)
         self.task = registry.task(identity.suite, identity.task)
-        self.settings: Any = msgspec.convert(identity.settings, self.method.settings)
+        self.settings: Any = resolve(self.method, identity.settings)
         suite = registry.suite(identity.suite)
         self.env = suite.make(self.task, identity.observation)
         episodes = identity.protocol["evaluation_episodes"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import msgspec
 
 from wpt_bench import registry
 from wpt_bench.data.store import Dataset
-from wpt_bench.profiles import Grid, Profile
+from wpt_bench.profiles import Grid, Profile, refuse_sizes
 from wpt_bench.protocol import (
     ACTION_PAD,
     DISCOUNT,
@@ -198,11 +198,17 @@ def settings(selection: Selection, method: Method) -> Any:
     values |= {name: value for name, value in group.items() if name in known}
     values |= selection.profile.settings.get(method.settings_name, {})
     try:
-        return msgspec.convert(values, method.settings)
-    except msgspec.ValidationError as error:
+        return resolve(method, values)
+    except ValueError as error:
         raise UserError(
             f"Settings {method.settings_name!r} of profile {selection.profile.name!r} do not fit: {error}."
         ) from error
+
+
+def resolve(method: Method, values: Mapping[str, Any]) -> Any:
+    """A method's settings from what a profile or a record holds; ValueError if they do not fit, or ask for too much."""
+    refuse_sizes(values)
+    return msgspec.convert(values, method.settings)
 
 
 def stages(selection: Selection, data: str) -> list[StageIdentity]:

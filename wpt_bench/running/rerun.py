@@ -12,11 +12,12 @@ import msgspec
 
 from wpt_bench import profiles, records, registry
 from wpt_bench.data.store import Dataset
+from wpt_bench.profiles import refuse_sizes
 from wpt_bench.protocol import DISCOUNT, WARM_UP, Progress, UserError
 from wpt_bench.records import Episode, Identity, Run
 from wpt_bench.running.loop import execute
 from wpt_bench.running.machine import prepare_process
-from wpt_bench.running.plan import Layout, new_run, select, stages
+from wpt_bench.running.plan import Layout, new_run, resolve, select, stages
 from wpt_bench.running.provenance import provenance
 from wpt_bench.running.stages import is_done, make, read_stage
 
@@ -115,8 +116,9 @@ def _refuse_other_versions(identity: Identity) -> None:
                 "check out the revision in its record and try again."
             )
     try:
-        msgspec.convert(identity.settings, method.settings)
-    except msgspec.ValidationError as error:
+        resolve(method, identity.settings)
+        refuse_sizes({"protocol": identity.protocol, "budget": identity.budget, "seed": identity.seed})
+    except ValueError as error:
         raise UserError(f"The run's settings are none of {method.name} here: {error}.") from error
     for name in _OF_THE_GRID:
         if name not in identity.protocol:

@@ -23,7 +23,14 @@ from wpt_bench.data.views import EpisodeView, grant
 from wpt_bench.profiles import Pretraining
 from wpt_bench.protocol import AgentContext, DataAccess, Progress, UserError, episode_seed
 from wpt_bench.running import checkpoint
-from wpt_bench.running.plan import Layout, PretrainingIdentity, SharedAgentIdentity, StageIdentity, shared_tasks
+from wpt_bench.running.plan import (
+    Layout,
+    PretrainingIdentity,
+    SharedAgentIdentity,
+    StageIdentity,
+    resolve,
+    shared_tasks,
+)
 from wpt_bench.running.provenance import provenance
 from wpt_bench.wpt.pretraining import Example, Pretrainer, open_loop_error, validation_loss
 
@@ -190,7 +197,7 @@ def _train_shared(
 ) -> _Made:
     """One agent for all tasks of the multi-task grant, trained offline."""
     method, suite = registry.method(identity.method), registry.suite(identity.suite)
-    settings: Any = msgspec.convert(identity.settings, method.settings)
+    settings: Any = resolve(method, identity.settings)
     tasks = shared_tasks(suite, dataset)
     task = tasks[0]
     agent = method.build(

@@ -38,13 +38,18 @@ def two_hot_loss(logits: Tensor, target: Tensor) -> Tensor:
     Returns:
         float ``(...)``.
     """
+    below, share = two_hot_position(target)
+    index, share = below.unsqueeze(-1), share.unsqueeze(-1)
+    return _TwoHotLoss.apply(logits, torch.cat([index, index + 1], -1), torch.cat([1 - share, share], -1))
+
+
+def two_hot_position(target: Tensor) -> tuple[Tensor, Tensor]:
+    """The bin below a number in plain units, int64, and the share of the bin above it: ``(...)`` each."""
     position = (symlog(target).clamp(-TWO_HOT_RANGE, TWO_HOT_RANGE) + TWO_HOT_RANGE) * (
         (TWO_HOT_BINS - 1) / (2 * TWO_HOT_RANGE)
     )
     below = position.floor().clamp(max=TWO_HOT_BINS - 2)
-    share = (position - below).unsqueeze(-1)
-    index = below.nan_to_num().long().unsqueeze(-1)  # a NaN target gives a NaN loss, not a bad index
-    return _TwoHotLoss.apply(logits, torch.cat([index, index + 1], -1), torch.cat([1 - share, share], -1))
+    return below.nan_to_num().long(), position - below  # a NaN target gives a NaN loss, not a bad index
 
 
 class _TwoHotLoss(torch.autograd.Function):

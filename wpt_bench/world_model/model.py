@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from wpt_bench.world_model.config import WorldModelSize
 from wpt_bench.world_model.convolution import ConvDecoder, ConvEncoder, scale_frames, squared_error
-from wpt_bench.world_model.functional import categorical_kl, symlog
+from wpt_bench.world_model.functional import symlog
+from wpt_bench.world_model.losses import balanced_kl
 from wpt_bench.world_model.nets import StateDecoder, initialise, mixed, mlp, widened
 from wpt_bench.world_model.rssm import RSSM, Latent
 
@@ -96,15 +97,14 @@ class WorldModel(nn.Module):
             generator: noise of the posterior samples.
         """
         noise = self.rssm.noise(tuple(action.shape[:2]), generator)
-        latents, log_q, log_p = self.rssm.observe(self.encode(observation), action, noise)
+        latents, posterior, prior = self.rssm.observe(self.encode(observation), action, noise)
         decoded = self.decode(latents)
         if mask is None:
             error = squared_error(decoded.flatten(0, 1), observation.flatten(0, 1))
         else:
             error = ((widened(decoded) - observation) ** 2 * mask).sum()
         reconstruction = error / action[..., 0].numel()
-        dynamics = categorical_kl(log_q.detach(), log_p).mean()
-        representation = categorical_kl(log_q, log_p.detach()).mean()
+        dynamics, representation = (kl.mean() for kl in balanced_kl(posterior, prior))
         loss = (
             reconstruction
             + DYNAMICS_SCALE * dynamics.clamp(min=FREE_NATS)

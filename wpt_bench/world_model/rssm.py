@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from wpt_bench.world_model.compiled import HeadTape, PosteriorScan, PriorScan, fits
 from wpt_bench.world_model.config import WorldModelSize
-from wpt_bench.world_model.functional import sample_one_hot, sample_one_hot_backward, unimix_log_probs
+from wpt_bench.world_model.functional import sample_one_hot, sample_one_hot_backward
 from wpt_bench.world_model.nets import NormSiLU, mixed, mlp, widened
 from wpt_bench.world_model.recurrence import Recurrence, RecurrenceTape
 from wpt_bench.world_model.tape import ChainTape, Gradients, LinearTape, NormTape
@@ -56,10 +57,10 @@ class RSSM(nn.Module):
         return torch.rand((*shape, self.size.stoch), generator=generator, device=device)
 
     def prior(self, deter: Tensor) -> Tensor:
-        """Log-probabilities of the prior: ``(..., deter)`` to ``(..., stoch, classes)``."""
+        """Logits of the prior: ``(..., deter)`` to ``(..., stoch, classes)``."""
         with mixed(deter.device, self.bf16):
             logits = self.prior_head(deter)
-        return unimix_log_probs(self._grouped(widened(logits)))
+        return self._grouped(widened(logits))
 
     @torch.no_grad()
     def observe_step(self, latent: Latent, action: Tensor, embedding: Tensor, noise: Tensor) -> Latent:
@@ -73,6 +74,16 @@ class RSSM(nn.Module):
         """One prior step: padded actions ``(N, action)``, ``noise`` uniform ``(N, stoch)``."""
         return PriorTape(self).forward(latent, action, noise)
 
+    def imagination(self, start: Latent, steps: int) -> PriorSteps | PriorScan:
+        """Steps of the prior from ``(N, ...)`` latent states, and back."""
+        return (PriorScan if fits(start.deter, self.bf16) else PriorSteps)(self, start, steps)
+
+    def head_tape(self, layers: nn.Sequential, *, frozen: bool = False) -> ChainTape:
+        """The tape of a network that sees latent states, joined."""
+        if fits(self.posterior_deter.weight, self.bf16):
+            return HeadTape(layers, self.size.deter, frozen=frozen)
+        return ChainTape(layers, frozen=frozen, bf16=self.bf16)
+
     def observe(self, embedding: Tensor, action: Tensor, noise: Tensor) -> tuple[Latent, Tensor, Tensor]:
         """Posteriors along chunks that start from a zero latent state and a zero action.
 
@@ -82,7 +93,7 @@ class RSSM(nn.Module):
             noise: uniform ``(L, B, stoch)``.
 
         Returns:
-            Latent states ``(L, B, ...)``; log-probabilities of posterior and prior ``(L, B, stoch, classes)``.
+            Latent states ``(L, B, ...)``; logits of posterior and prior ``(L, B, stoch, classes)``.
         """
         action = torch.cat([torch.zeros_like(action[:1]), action[1:]])
         with mixed(action.device, self.bf16):
@@ -91,7 +102,7 @@ class RSSM(nn.Module):
         trained = [*self.recurrence.stepped(), *self.posterior_deter.parameters()]
         trained += [*self.posterior_norm.parameters(), *self.posterior_head.parameters()]
         deter, stoch, logits = _Observe.apply(self, projected, embedded, noise, *trained)
-        return Latent(deter, stoch), unimix_log_probs(self._grouped(logits)), self.prior(deter)
+        return Latent(deter, stoch), self._grouped(logits), self.prior(deter)
 
     def _grouped(self, logits: Tensor) -> Tensor:
         return logits.unflatten(-1, (self.size.stoch, self.size.classes))
@@ -137,12 +148,41 @@ class PriorTape:
         deter, stoch, projected = self._recurrence.backward(deter)
         return Latent(deter, stoch), self._action_in.backward(self._core_action.backward(projected))
 
-    def backward_all(self, gradient: Tensor) -> Tensor:
+
+class PriorSteps:
+    """``PriorTape`` over features: ``(N, feature)`` states, latent states joined.
+
+    Args:
+        rssm: the dynamics.
+        start: latent states ``(N, ...)``.
+        steps: at most.
+    """
+
+    def __init__(self, rssm: RSSM, start: Latent, steps: int) -> None:
+        self._tape, self._latent = PriorTape(rssm), start
+        self._widths = [rssm.size.deter, rssm.size.stoch_flat]
+        self._features = [start.feature]
+
+    def forward(self, action: Tensor, noise: Tensor) -> None:
+        """One step further, after padded actions ``(N, action)``; ``noise`` is uniform, ``(N, stoch)``."""
+        self._latent = self._tape.forward(self._latent, action, noise)
+        self._features.append(self._latent.feature)
+
+    @property
+    def feature(self) -> Tensor:
+        """The last states."""
+        return self._features[-1]
+
+    def features(self) -> Tensor:
+        """All states, those imagination started from first: ``(1 + steps, N, feature)``."""
+        return torch.stack(self._features)
+
+    def backward(self, gradient: Tensor) -> Tensor:
         """From the gradients of all states reached, ``(steps, N, feature)``, to those of all actions."""
         deters, stochs = (part.unbind() for part in gradient.split(self._widths, -1))
         carried, actions = Latent(torch.zeros_like(deters[0]), torch.zeros_like(stochs[0])), []
         for deter, stoch in zip(reversed(deters), reversed(stochs), strict=True):
-            carried, action = self.backward(Latent(deter + carried.deter, stoch + carried.stoch))
+            carried, action = self._tape.backward(Latent(deter + carried.deter, stoch + carried.stoch))
             actions.append(action)
         return torch.stack(actions[::-1])
 
@@ -177,6 +217,38 @@ class PosteriorTape:
         return {parameter: value for tape in tapes for parameter, value in tape.gradients().items()}
 
 
+class PosteriorSteps:
+    """``PosteriorTape`` along a sequence, from the zero state.
+
+    Args:
+        rssm: the model.
+        action, embedded: as projected, ``(L, B, ...)``.
+        noise: uniform ``(L, B, stoch)``.
+    """
+
+    def __init__(self, rssm: RSSM, action: Tensor, embedded: Tensor, noise: Tensor) -> None:
+        self._tape, latent, steps = PosteriorTape(rssm), rssm.initial(action.shape[1]), []
+        for inputs in zip(action.unbind(), embedded.unbind(), noise.unbind(), strict=True):
+            latent, logits = self._tape.forward(latent, *inputs)
+            steps.append((*latent, logits))
+        self._outputs = [torch.stack(part) for part in zip(*steps, strict=True)]
+
+    def outputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Deterministic and stochastic states, and logits."""
+        deter, stoch, logits = self._outputs
+        return deter, stoch, logits
+
+    def backward(self, deter: Tensor, stoch: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Gradients]:
+        """From gradients of states and logits to those of actions and embeddings, and of all parameters."""
+        carried = Latent(torch.zeros_like(deter[0]), torch.zeros_like(stoch[0]))
+        actions, embedded = torch.empty_like(deter), []
+        for step in range(len(deter) - 1, -1, -1):
+            gradient = Latent(deter[step] + carried.deter, stoch[step] + carried.stoch)
+            carried, actions[step], hidden = self._tape.backward(gradient, logits[step])
+            embedded.append(hidden)
+        return actions, torch.stack(embedded[::-1]), self._tape.gradients()
+
+
 class _Observe(torch.autograd.Function):
     """The posterior along a sequence, as one node of the graph."""
 
@@ -184,23 +256,12 @@ class _Observe(torch.autograd.Function):
     def forward(
         ctx: Any, rssm: RSSM, action: Tensor, embedded: Tensor, noise: Tensor, *trained: nn.Parameter
     ) -> tuple[Tensor, Tensor, Tensor]:
-        tape, latent, steps = PosteriorTape(rssm), rssm.initial(action.shape[1]), []
-        for inputs in zip(action.unbind(), embedded.unbind(), noise.unbind(), strict=True):
-            latent, logits = tape.forward(latent, *inputs)
-            steps.append((*latent, logits))
-        ctx.tape, ctx.trained = tape, trained
-        deter, stoch, logits = (torch.stack(part) for part in zip(*steps, strict=True))
-        return deter, stoch, logits
+        scan = PosteriorScan if fits(action, rssm.bf16) else PosteriorSteps
+        ctx.scan, ctx.trained = scan(rssm, action, embedded, noise), trained
+        return ctx.scan.outputs()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, deter: Tensor, stoch: Tensor, logits: Tensor) -> tuple[Tensor | None, ...]:
-        carried = Latent(torch.zeros_like(deter[0]), torch.zeros_like(stoch[0]))
-        actions, embedded = torch.empty_like(deter), []
-        for step in range(len(deter) - 1, -1, -1):
-            gradient = Latent(deter[step] + carried.deter, stoch[step] + carried.stoch)
-            carried, actions[step], hidden = ctx.tape.backward(gradient, logits[step])
-            embedded.append(hidden)
-        gradients = ctx.tape.gradients()
-        found = (gradients[parameter] for parameter in ctx.trained)
-        return None, actions, torch.stack(embedded[::-1]), None, *found
+        action, embedded, gradients = ctx.scan.backward(deter, stoch, logits)
+        return None, action, embedded, None, *(gradients[parameter] for parameter in ctx.trained)

@@ -42,6 +42,14 @@ class Tape(Protocol):
         ...
 
 
+class _First(Tape, Protocol):
+    """A tape whose input may be something that nobody wants a gradient of."""
+
+    def end(self, gradient: Tensor) -> None:
+        """One step back where nothing wants the gradient of the input."""
+        ...
+
+
 class _Sum:
     """Gradients of parameters, summed over steps.
 
@@ -206,7 +214,7 @@ class ChainTape:
     def __init__(self, layers: nn.Sequential, *, frozen: bool = False, bf16: bool = False) -> None:
         first, *others = layers
         assert isinstance(first, nn.Linear)
-        self._first = LinearTape(first, frozen=frozen, bf16=bf16)
+        self._first: _First = LinearTape(first, frozen=frozen, bf16=bf16)
         self._others: list[Tape] = [
             LinearTape(layer, frozen=frozen, bf16=bf16)
             if isinstance(layer, nn.Linear)

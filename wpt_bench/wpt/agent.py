@@ -25,9 +25,11 @@ from wpt_bench.protocol import (
     Units,
     episode_seed,
 )
-from wpt_bench.world_model.functional import TWO_HOT_BINS, to_floats, two_hot_loss
+from wpt_bench.world_model.functional import TWO_HOT_BINS, to_floats
+from wpt_bench.world_model.losses import two_hot_loss
 from wpt_bench.world_model.nets import head
 from wpt_bench.world_model.optimizer import Optimizer
+from wpt_bench.world_model.ready import compile_kernels
 from wpt_bench.world_model.rssm import Latent
 from wpt_bench.wpt.behaviour import Behaviour, policy
 from wpt_bench.wpt.guidance import ClonedPrior, Window, clone_prior, draw_window, guidance_probability
@@ -68,6 +70,8 @@ class WPTAgent:
         task, device = context.task, context.device
         torch.manual_seed(episode_seed(context.seed, "agent", 0))  # initial weights
         self.world_model = world_model(context, settings.world_model)
+        if device == "cpu" and not self.world_model.bf16:
+            compile_kernels()
         feature = settings.world_model.feature
         self.reward = head(feature, settings.units, 2, TWO_HOT_BINS).to(device)
         self.behaviour = Behaviour(settings, device)

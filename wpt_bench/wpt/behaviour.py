@@ -11,12 +11,11 @@ from wpt_bench.world_model.functional import (
     clamp_straight_through,
     lambda_return,
     normal_log_prob,
-    two_hot_loss,
-    two_hot_mean,
 )
+from wpt_bench.world_model.losses import two_hot_loss, two_hot_mean
 from wpt_bench.world_model.nets import head
 from wpt_bench.world_model.optimizer import Optimizer
-from wpt_bench.world_model.rssm import RSSM, Latent, PriorTape
+from wpt_bench.world_model.rssm import RSSM, Latent
 from wpt_bench.world_model.tape import ChainTape
 from wpt_bench.wpt.settings import Settings
 
@@ -85,16 +84,14 @@ class Behaviour:
         draws = torch.randn((*noise.shape[:2], ACTION_PAD), generator=generator, device=mask.device)
         weight = DISCOUNT ** torch.arange(steps, device=mask.device).unsqueeze(-1)
 
-        dynamics, actor = PriorTape(rssm), ChainTape(self.actor, bf16=rssm.bf16)
-        latent, features, raw = start, [start.feature], []
+        dynamics, actor, raw = rssm.imagination(start, steps), rssm.head_tape(self.actor), []
         with torch.no_grad():
             for uniform, draw in zip(noise.unbind(), draws.unbind(), strict=True):
-                raw.append(actor.forward(features[-1]))
-                latent = dynamics.forward(latent, draw_action(raw[-1], draw)[0] * mask, uniform)
-                features.append(latent.feature)
-            feature = torch.cat(features)
+                raw.append(actor.forward(dynamics.feature))
+                dynamics.forward(draw_action(raw[-1], draw)[0] * mask, uniform)
+            feature = dynamics.features().flatten(0, 1)
         reached = feature[len(start.deter) :].split(PIECE)
-        reward_tape, value_tape = (ChainTape(net, frozen=True, bf16=rssm.bf16) for net in (reward, self.slow_critic))
+        reward_tape, value_tape = (rssm.head_tape(net, frozen=True) for net in (reward, self.slow_critic))
         reward_logits = [reward_tape.forward(piece).requires_grad_() for piece in reached]
         value_logits = [value_tape.forward(piece).requires_grad_() for piece in reached]
         rewards, values = (
@@ -111,18 +108,19 @@ class Behaviour:
         of_logits = torch.autograd.grad(gain, [*reward_logits, *value_logits])
         with torch.no_grad():
             of_rewards, of_values = of_logits[: len(reached)], of_logits[len(reached) :]
-            pieces = [
-                reward_tape.backward(of_reward) + value_tape.backward(of_value)
-                for of_reward, of_value in zip(reversed(of_rewards), reversed(of_values), strict=True)
-            ]
-            of_feature = torch.cat(pieces[::-1]).view(steps, len(start.deter), -1)
-            of_action = dynamics.backward_all(of_feature)
+            of_feature = torch.empty_like(feature[len(start.deter) :])
+            pieces = zip(of_feature.split(PIECE), of_rewards, of_values, strict=True)
+            for piece, of_reward, of_value in reversed(list(pieces)):
+                torch.add(reward_tape.backward(of_reward), value_tape.backward(of_value), out=piece)
+            of_action = dynamics.backward(of_feature.view(steps, len(start.deter), -1))
         (of_raw,) = torch.autograd.grad([action, bonus], policy_raw, [of_action * mask, None])
         for gradient in reversed(of_raw.neg().unbind()):
             actor.end(gradient)
         actor_norm = self._actor_optimizer.apply(actor.gradients())
 
-        critic_loss = self._update_critic(feature[: -len(start.deter)], returns.detach(), weight, rssm.bf16)
+        critic_loss = self._update_critic(
+            feature[: -len(start.deter)], returns.detach(), weight, rssm.head_tape(self.critic)
+        )
         return {
             "actor_loss": -(gain + bonus).detach(),
             "critic_loss": critic_loss,
@@ -132,8 +130,8 @@ class Behaviour:
             "actor_gradient": actor_norm,
         }
 
-    def _update_critic(self, feature: Tensor, returns: Tensor, weight: Tensor, bf16: bool) -> Tensor:
-        critic, losses = ChainTape(self.critic, bf16=bf16), []
+    def _update_critic(self, feature: Tensor, returns: Tensor, weight: Tensor, critic: ChainTape) -> Tensor:
+        losses = []
         weight = weight.expand_as(returns).flatten() / returns.numel()
         pieces = (part.split(PIECE) for part in (feature, returns.flatten(), weight))
         for of_feature, target, share in zip(*pieces, strict=True):

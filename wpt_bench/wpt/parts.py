@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -60,4 +61,10 @@ def load_world_model(model: WorldModel, path: Path | None) -> None:
     """Loads pre-trained weights (a safetensors file)."""
     if path is None:
         raise UserError("This method needs a pre-trained world model; run `wpt-bench pretrain` first.")
-    load_weights(model, load_file(path), "pre-trained world model")
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read as weights ({error}); delete {path.parent} to make them again."
+        ) from error
+    load_weights(model, weights, "pre-trained world model")

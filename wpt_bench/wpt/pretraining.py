@@ -19,6 +19,7 @@ from wpt_bench.world_model.config import WorldModelSize
 from wpt_bench.world_model.functional import to_floats
 from wpt_bench.world_model.model import WorldModel
 from wpt_bench.world_model.optimizer import Optimizer
+from wpt_bench.world_model.ready import compile_kernels
 from wpt_bench.wpt.parts import Parts, pack, unpack
 
 CONTEXT = 5
@@ -41,6 +42,8 @@ class Pretrainer:
     ) -> None:
         torch.manual_seed(episode_seed(seed, "agent", 0))  # initial weights
         self.world_model = WorldModel(size, observation, STATE_PAD, ACTION_PAD, precision).to(device)
+        if device == "cpu" and not self.world_model.bf16:
+            compile_kernels()
         self._optimizer = Optimizer(
             self.world_model.parameters(),
             learning_rate=settings.learning_rate,

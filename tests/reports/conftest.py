@@ -1,0 +1,65 @@
+"""Reports that several tests look at, each rendered once."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from analysis.synthetic import flat, grid, write
+
+from reports.parsed import render
+from reports.test_world_model import frames, row, stage, states
+from wpt_bench.analysis.compare import compare
+from wpt_bench.analysis.factorial import ARMS, RANDOM_REPLAY
+
+FEW = {"resamples": 100, "curve_resamples": 50}
+ERROR = "</script><script>alert(1)</script> & a NaN loss"
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """The number of resamples is no part of what these tests are about, and most of their time."""
+    monkeypatch.setattr(compare, "__kwdefaults__", FEW)
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory):
+    """Four arms on two tasks."""
+    folder = tmp_path_factory.mktemp("plain")
+    grid(folder / "runs", {"dreamer": 0.3, "wpt-pretrain-only": 0.35, "wpt-no-guidance": 0.45, "wpt": 0.8})
+    return _rendered(folder)
+
+
+@pytest.fixture(scope="session")
+def full(tmp_path_factory):
+    """Something in every section: all arms, the control and baselines, two embodiments, both observations, a gap."""
+    folder = tmp_path_factory.mktemp("full")
+    runs = folder / "runs"
+    tasks = ["walker-stand", "walker-run", "cheetah-run"]
+    for number, (method, switches) in enumerate([*ARMS.items(), (RANDOM_REPLAY, (True, True, True))]):
+        precision = {"retrieval_precision": 0.3 if method == RANDOM_REPLAY else 0.9} if switches[1] else None
+        guided = (1.0, 0.8, 0.4, 0.1) if switches[2] else (0.0,)
+        grid(runs, {method: 0.2 + 0.07 * number}, tasks, guided=guided, diagnostics=precision)
+    grid(runs, {"sac": 0.25}, tasks)
+    for task in tasks:
+        for seed in range(2):
+            write(runs, "td3-bc", task, seed, {0: [0.4 + 0.1 * seed, 0.5]}, online=False)
+            fate = {"status": "failed", "error": ERROR} if seed else {}
+            write(runs, "awac", task, seed, flat(0.4), **fate)
+    grid(runs, {"wpt": 0.6, "dreamer": 0.3}, tasks[:1], observation="pixels")
+    extras = {
+        "open_loop": [row("walker"), row("cheetah", level=0.9)],
+        "open_loop_examples": [stage({"walker": states(), "cheetah": frames()})],
+        "data_card": [
+            {"embodiment": "walker", "episodes": 9, "best return": 431.5},
+            {"embodiment": "x", "episodes": 20},
+        ],
+    }
+    return _rendered(folder, extras=extras, command="wpt-bench report dmc --profile quick")
+
+
+def _rendered(folder, **options):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "__kwdefaults__", FEW)
+        parsed = render(folder / "runs", folder / "out", **options)
+    summary = json.loads((folder / "out" / "summary.json").read_text())
+    return SimpleNamespace(runs=folder / "runs", out=folder / "out", parsed=parsed, summary=summary)

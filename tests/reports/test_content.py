@@ -1,0 +1,190 @@
+"""What the page chooses to show, and its tables as they are pasted elsewhere."""
+
+import csv
+import io
+
+import pytest
+from analysis.synthetic import BUDGET, flat, grid, write
+
+from wpt_bench.analysis.compare import compare
+from wpt_bench.analysis.factorial import ARMS, RANDOM_REPLAY
+from wpt_bench.analysis.scores import load_runs
+from wpt_bench.reports.content import card_table, cost_table, methods_table
+from wpt_bench.reports.sections import CROWD, section
+from wpt_bench.reports.table import Cell, Heading, Row, Table, count, headings, score
+
+
+def compared(root):
+    return compare(load_runs(root, suite="dmc", profile="quick"), resamples=100, curve_resamples=50)
+
+
+def sections_of(root, methods, tasks=("walker-stand",), **changes):
+    grid(root, dict.fromkeys(methods, 0.5), tasks, points=3, **changes)
+    return section(compared(root))
+
+
+def texts(table):
+    return [[cell.text for cell in row.cells] for row in table.rows]
+
+
+TABLE = Table(
+    "name",
+    "Label",
+    headings("a|b", "score", "runs", numbers=("score",)),
+    (
+        Row((Cell("x | y\nz"), score(1 / 3), Cell('2/2, "all"', note="not pasted"))),
+        Row((Cell("plain"), score(None), count(12345.0))),
+    ),
+)
+
+
+def test_markdown_escapes_what_would_end_a_cell():
+    assert TABLE.markdown().splitlines() == [
+        "| a\\|b | score | runs |",
+        "| --- | ---: | --- |",
+        '| x \\| y z | 0.333 | 2/2, "all" |',
+        "| plain | — | 12,345 |",
+    ]
+
+
+def test_csv_has_numbers_unrounded_and_text_as_it_is():
+    assert list(csv.reader(io.StringIO(TABLE.csv()))) == [
+        ["a|b", "score", "runs"],
+        ["x | y\nz", "0.3333333333333333", '2/2, "all"'],
+        ["plain", "—", "12345.0"],
+    ]
+
+
+def test_files_hold_the_same(tmp_path):
+    TABLE.save(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "name.md": TABLE.markdown(),
+        "name.csv": TABLE.csv(),
+    }
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_no_score_is_a_gap_and_zero_is_a_score(value):
+    assert score(value) == Cell("—") and score(0.0) == Cell("0.000", 0.0)
+
+
+def test_eight_arms_give_main_effects_and_interactions(tmp_path):
+    made = sections_of(tmp_path, ARMS)
+    drawn = made.effects.svg
+    for effect in ("pre-training", "rehearsal", "guidance", "pre-training x rehearsal x guidance"):
+        assert f">{effect}<" in drawn
+    assert "Main effects" in made.effects.caption and "against" not in drawn.replace("against-scratch", "")
+    named = [row[0] for row in texts(made.effect_table)]
+    assert named[:3] == ["pre-training", "rehearsal", "guidance"] and len(named) == 2 * (7 + 12)
+    assert all(row[4] != "not among these runs" for row in texts(made.arms)[:8])
+
+
+def test_four_arms_give_single_switches(tmp_path):
+    made = sections_of(tmp_path, ["dreamer", "wpt-pretrain-only", "wpt-no-guidance", "wpt"])
+    assert made.effects.caption.startswith("What switching on one part changes")
+    switches = [
+        "pre-training: wpt-pretrain-only against dreamer",
+        "rehearsal: wpt-no-guidance against wpt-pretrain-only",
+        "guidance: wpt against wpt-no-guidance",
+    ]
+    assert [row[0] for row in texts(made.effect_table)] == 2 * switches
+    assert all(f">{switch}<" in made.effects.svg for switch in switches)
+    absent = [row[0] for row in texts(made.arms) if row[4] == "not among these runs"]
+    assert absent == ["wpt-rehearsal-only", "wpt-guidance-only", "wpt-no-rehearsal", "wpt-no-pretrain", RANDOM_REPLAY]
+
+
+def test_random_replay_is_the_control(tmp_path):
+    grid(tmp_path / "runs", {RANDOM_REPLAY: 0.3}, ["walker-stand"], diagnostics={"retrieval_precision": 0.25})
+    grid(tmp_path / "runs", {"wpt": 0.6}, ["walker-stand"], diagnostics={"retrieval_precision": 0.9})
+    made = section(compared(tmp_path / "runs"))
+    assert f"retrieval: wpt against {RANDOM_REPLAY}" in [row[0] for row in texts(made.effect_table)]
+    irrelevant = {row[0]: row[-1] for row in texts(made.arms)}
+    assert (irrelevant["wpt"], irrelevant[RANDOM_REPLAY], irrelevant["wpt-no-guidance"]) == ("10%", "75%", "—")
+
+
+def test_one_arm_has_no_effect_to_draw(tmp_path):
+    made = sections_of(tmp_path, ["wpt", "sac"])
+    assert made.effects is None and made.effect_table.rows == () and made.against.rows == ()
+
+
+def test_more_than_a_crowd_of_methods_narrows_the_first_figure_to_the_arms(tmp_path):
+    arms, others = ["dreamer", "wpt"], [f"method-{number}" for number in range(CROWD - 2)]
+    whole = sections_of(tmp_path / "few", [*arms, *others])
+    assert whole.summary.name == "curves-state-all"
+    assert {series.method for series in whole.summary.panels[0].series} == {*arms, *others}
+    narrow = sections_of(tmp_path / "many", [*arms, *others, "sac"])
+    assert narrow.summary.name == "curves-state-wpt"
+    assert {series.method for series in narrow.summary.panels[0].series} == set(arms)
+    everything = narrow.overall[0]
+    assert everything.name == "curves-state-all"
+    assert {series.method for series in everything.panels[0].series} == {*arms, *others, "sac"}
+
+
+def test_a_crowd_without_any_arm_is_shown_whole(tmp_path):
+    names = [f"method-{number}" for number in range(CROWD + 1)]
+    made = sections_of(tmp_path, names)
+    assert {series.method for series in made.summary.panels[0].series} == set(names)
+
+
+def test_adaptation_takes_the_embodiment_with_most_tasks(tmp_path):
+    made = sections_of(tmp_path, ["dreamer", "wpt", "sac"], ["cheetah-run", "walker-run", "walker-walk"])
+    name, drawing, table = made.adaptation
+    assert name == "walker" and [panel.title for panel in drawing.panels] == ["walker-run", "walker-walk"]
+    assert {(row[0], row[1]) for row in texts(table)} == {
+        (task, method) for task in ("walker-run", "walker-walk") for method in ("dreamer", "wpt")
+    }
+    assert sections_of(tmp_path / "one", ["dreamer", "wpt"], ["cheetah-run", "walker-run"]).adaptation is None
+
+
+def test_every_figure_and_table_has_a_name_of_its_own(tmp_path):
+    made = sections_of(tmp_path, [*ARMS, RANDOM_REPLAY, "sac"], ["walker-run", "walker-walk"], guided=(1.0, 0.5))
+    for files in (made.drawings, made.tables):
+        names = [file.name for file in files]
+        assert len(names) == len(set(names)) > 8
+
+
+def test_costs_are_hand_worked(tmp_path):
+    for seed in range(2):
+        write(tmp_path, "wpt", "walker-run", seed, flat(0.0, 0.6))
+    (row,) = cost_table(compared(tmp_path)).rows
+    # Straight from 0 to .6 over 10,000 steps, an update every 20 steps, a second every 50; 200 and 210 seconds in all.
+    texts = [(cell.text, cell.note) for cell in row.cells]
+    assert texts == [
+        ("wpt", ""),
+        ("3:25", ""),
+        ("500", ""),
+        ("954 MiB", ""),
+        ("4,167 steps", "208 updates, 1:23"),
+        ("8,333 steps", "417 updates, 2:47"),
+        ("not reached", ""),
+    ]
+    assert row.cells[4].value == pytest.approx(BUDGET * 0.25 / 0.6)
+
+
+def test_a_method_without_online_steps_says_so_and_has_no_area(tmp_path):
+    for seed in range(2):
+        write(tmp_path, "td3-bc", "walker-run", seed, {0: [0.4, 0.4]}, online=False)
+    (row,) = methods_table(compared(tmp_path)).rows
+    named = dict(zip([heading.text for heading in methods_table(compared(tmp_path)).headings], row.cells, strict=True))
+    shown = named["IQM [95%, rliable]"]
+    assert (shown.text, shown.note) == ("0.400 [0.400, 0.400]", "0 online steps")
+    assert (shown.value, *shown.ends) == pytest.approx((0.4, 0.4, 0.4))
+    assert named["AUC [95%, rliable]"] == Cell("—") and named["runs"].text == "2/2"
+
+
+def test_the_data_card_leaves_out_empty_columns():
+    table = card_table([{"embodiment": "walker", "episodes": 9, "success": None}, {"embodiment": "x", "note": "a|b"}])
+    assert table.headings == (Heading("embodiment"), Heading("episodes"), Heading("note"))
+    assert texts(table) == [["walker", "9", "—"], ["x", "—", "a|b"]]
+
+
+def test_ends_of_intervals_are_columns_of_their_own_in_csv():
+    cells = (Cell("wpt"), Cell("0.500 [0.250, 0.750]", 0.5, ends=(0.25, 0.7501)))
+    gap, one_seed = (Cell("sac"), Cell("—")), (Cell("iql"), Cell("0.1 (one seed)", 0.1, ends=(None, None)))
+    table = Table("t", "T", headings("method", "IQM", numbers=("IQM",)), (Row(cells), Row(gap), Row(one_seed)))
+    assert list(csv.reader(io.StringIO(table.csv()))) == [
+        ["method", "IQM", "IQM low", "IQM high"],
+        ["wpt", "0.5", "0.25", "0.7501"],
+        ["sac", "—", "", ""],
+        ["iql", "0.1", "", ""],
+    ]
