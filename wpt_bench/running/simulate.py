@@ -99,7 +99,9 @@ def stage_name(identity: Mapping[str, object]) -> str:
 
 def simulated(runs: Sequence[Identity], stages: Sequence[StageIdentity], times: Mapping[str, float]) -> list[Simulated]:
     """Jobs in the grid's order with measured times; UserError if a method has none."""
-    named = [(stage_name(msgspec.to_builtins(stage)), digest(stage), None) for stage in stages]
+    named: list[tuple[str, str, str | None]] = [
+        (stage_name(msgspec.to_builtins(stage)), digest(stage), None) for stage in stages
+    ]
     named += [(run.method, digest(run), run.stage) for run in runs]
     lacking = list(dict.fromkeys(name for name, _, _ in named if name not in times))
     if lacking:
