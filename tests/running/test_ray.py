@@ -18,6 +18,7 @@ from wpt_bench.running.exchange import CACHE_VARIABLE
 from wpt_bench.running.executors import choose
 from wpt_bench.running.grid import run_grid
 from wpt_bench.running.plan import Layout
+from wpt_bench.running.tracking import DEFAULT
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -55,6 +56,25 @@ def test_a_run_that_fails_is_recorded_and_the_other_is_the_local_pools(tmp_path:
     assert small.outcome(there, records.digest(good)) == small.outcome(local, records.digest(good))
     assert seen[records.digest(good)].startswith("done in")
     assert not ray.is_initialized()
+
+
+def test_without_a_shared_disk_all_goes_through_storage(
+    prepared: tuple[Layout, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, folder, cache = prepared[1].digest, small.path(prepared[0]), tmp_path / "cache"
+    monkeypatch.setenv(CACHE_VARIABLE, str(cache))
+    stage, run = small.stage(data), small.identity("wpt", data)
+    local, there = Layout(tmp_path / "local"), Layout(tmp_path / "ray")
+    url = (tmp_path / "storage").as_uri()
+    where = {"workers": 1, "stages": [stage]}
+    run_grid([run], local, folder, lambda *what: None, **where)
+    start = choose("ray", workers=1, storage=url)
+    result = run_grid([run], there, folder, lambda *what: None, **where, start=start, storage=url, trackers=DEFAULT)
+    assert set(result.done) == {records.digest(stage), records.digest(run)}
+    assert small.outcome(there, records.digest(run)) == small.outcome(local, records.digest(run))
+    assert list((there.runs / records.digest(run) / "tensorboard").iterdir())
+    assert (cache / "data" / data / "manifest.json").exists()
+    assert not list((cache / "runs").iterdir())  # what is done is in storage
 
 
 @pytest.mark.slow

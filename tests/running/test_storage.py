@@ -53,6 +53,7 @@ def test_a_folder_travels_and_what_it_no_longer_holds_goes(url: str, tmp_path: P
     fill(here, run="2", replay__000001="b")
     (here / "same").unlink()
     (here / ".lock").write_text("hidden files stay here")
+    (here / "a name of somebody else's").write_text("and so do these")
     storage.push(held, done=True)
     storage.fetch(store, KEY, tmp_path / "there")
     assert contents(tmp_path / "there") == {"run": "2", "replay/000000": "a", "replay/000001": "b"}

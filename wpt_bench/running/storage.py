@@ -235,13 +235,9 @@ def _entry(held: Held, name: str) -> _Entry:
 
 
 def _names(folder: Path) -> list[str]:
-    """Files below a folder, without hidden ones and without labels, which every machine can compute."""
-    names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [
-        name.as_posix()
-        for name in names
-        if name.parts[0] != "labels" and not any(part.startswith(".") for part in name.parts)
-    ]
+    """Files below a folder, without hidden ones, names that none of ours has, and labels, which are a cache."""
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [name for name in names if _NAME.fullmatch(name) and not name.startswith("labels/")]
 
 
 def _object(store: Store, key: str, sha256: str) -> str:
