@@ -428,7 +428,7 @@ def status(
         selection = select(name, loaded, _split(tasks), _split(methods), _seeds(seeds))
         dataset = benching.find_data(selection, layout)
         wanted = identities(selection, dataset.digest if dataset else None)
-        found = [(identity, *grid.standing(identity, layout)) for identity in wanted]
+        found: list[tuple[Any, str, str]] = [(identity, *grid.standing(identity, layout)) for identity in wanted]
         found += [(identity, "stale", "") for identity in grid.stale(wanted, layout)]
         rows += [
             {
@@ -682,12 +682,15 @@ def _dry_run(selection: Any, layout: Any, workers: int) -> None:
 
 @command(
     app,
-    "wpt-bench plan dmc · wpt-bench plan --tasks all --methods all --seeds 0,1,2,3,4 --workers 1,10,100,1000 --json",
+    "wpt-bench plan dmc · wpt-bench plan --tasks paper --seeds 0,1,2,3,4 --workers 1,10,100,1000 --json",
 )
 def plan(
     suite: Annotated[str, typer.Argument(help="dmc, metaworld, or nothing for both as one grid")] = "",
     profile: ProfileName = "quick",
-    tasks: Tasks = "",
+    tasks: Annotated[
+        str,
+        typer.Option("--tasks", help="comma-separated, 'all', or 'paper' for the paper's 72; default: the profile's"),
+    ] = "",
     methods: Methods = "",
     seeds: Seeds = "",
     workers: Annotated[str, typer.Option("--workers", help="numbers of workers, comma-separated")] = WORKERS_TO_PLAN,
@@ -709,7 +712,9 @@ def plan(
     first: list[Any] = []
     then: list[Any] = []
     for name in [suite] if suite else [name for name in loaded.grids if name in registry.suites()]:
-        selection = select(name, loaded, _split(tasks), _split(methods), _seeds(seeds))
+        paper = [task.name for task in registry.suite(name).tasks() if task.paper]
+        chosen = paper if tasks == "paper" else _split(tasks)
+        selection = select(name, loaded, chosen, _split(methods), _seeds(seeds))
         dataset = benching.find_data(selection, layout)
         digest = dataset.digest if dataset else "not collected"
         times = simulate.measured(layout, name, loaded.name)

@@ -1,6 +1,7 @@
 """Minari and back: observations, actions, rewards and successes are equal, and so is the T + 1 convention."""
 
 import gymnasium as gym
+import h5py
 import minari
 import numpy as np
 import pytest
@@ -114,3 +115,24 @@ def test_names_that_do_not_exist_or_do(dataset, tmp_path):
     for name in ("cart-v0", "not an id"):
         with pytest.raises(UserError, match="Minari cannot make"):
             to_minari(dataset, name, scene="cart")
+
+
+@pytest.mark.parametrize(
+    ("tamper", "words"),
+    [
+        (lambda file: file.__setitem__("episode_0/secret", h5py.ExternalLink("/etc/passwd", "/")), "leads elsewhere"),
+        (lambda file: file.__setitem__("episode_0/again", h5py.SoftLink("/")), "leads elsewhere"),
+        (
+            lambda file: file.create_dataset("raw", (4,), "u1", external=[("/etc/passwd", 0, 4)]),
+            "leads to other files",
+        ),
+        (lambda file: file.create_dataset("huge", (10**13,), "f8", chunks=(1024,)), "holds none of them"),
+    ],
+)
+def test_a_strangers_file_leads_nowhere_and_takes_no_memory(dataset, tmp_path, tamper, words):
+    to_minari(dataset, "cart-v3", scene="cart")
+    with h5py.File(tmp_path / "minari" / "cart-v3" / "data" / "main_data.hdf5", "a") as file:
+        tamper(file)
+    with pytest.raises(UserError, match=words):
+        back(tmp_path / "back", "cart-v3", "cart", "cart")
+    assert not (tmp_path / "back").exists()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import h5py
 import minari
 import numpy as np
 from minari.data_collector import EpisodeBuffer
@@ -20,6 +21,11 @@ from numpy.typing import NDArray
 from wpt_bench.data.labels import Labels, labels
 from wpt_bench.data.store import Dataset, EpisodeInfo, ShardWriter, seal
 from wpt_bench.protocol import IMAGE_SIZE, Suite, Task, UserError
+
+MOST_TIMES = 2000
+"""How many times its stored bytes an array of an HDF5 file may take in memory; no lossless compression of pictures or
+numbers gets near."""
+_ROOM = 2**16
 
 
 def to_minari(
@@ -87,6 +93,8 @@ def from_minari(
         source = minari.load_dataset(dataset_id)
     except (FileNotFoundError, ValueError) as error:
         raise UserError(f"Minari has no data set {dataset_id!r} on this machine: {error}") from error
+    for path in sorted(Path(source.storage.data_path).glob("*.hdf5")):
+        _refuse_hostile(path)
     name = dataset_id.replace("/", "-")
     with ShardWriter(
         folder,
@@ -120,6 +128,30 @@ def from_minari(
                 quality=options.get("quality"),
             )
     return seal(folder, suite=suite.name, suite_version=suite.version, name=folder.name, seed=0, settings={})
+
+
+def _refuse_hostile(path: Path) -> None:
+    """Raises UserError if an HDF5 file leads to other files, or declares arrays that it does not hold."""
+
+    def look(group: Any) -> None:
+        for name in group:
+            where = f"{path} has {group.name.rstrip('/')}/{name}, which"
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise UserError(f"{where} leads elsewhere; do not trust this data.")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                look(item)
+            elif isinstance(item, h5py.Dataset):
+                if item.external or item.is_virtual:
+                    raise UserError(f"{where} leads to other files; do not trust this data.")
+                if item.nbytes > MOST_TIMES * item.id.get_storage_size() + _ROOM:
+                    raise UserError(f"{where} declares {item.nbytes} bytes and holds none of them; do not trust it.")
+
+    try:
+        with h5py.File(path, "r") as file:
+            look(file)
+    except (OSError, RuntimeError, KeyError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as the file of a Minari data set ({error}).") from error
 
 
 def _buffers(

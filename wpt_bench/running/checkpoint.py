@@ -55,7 +55,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any]) -> None:
         old.unlink()
 
 
-def load(folder: Path, check: Callable[[dict[str, Any]], None]) -> tuple[dict[str, Any] | None, list[str]]:
+def load(folder: Path, check: Callable[[dict[str, Any]], object]) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest usable checkpoint, or None; and a sentence for each newer one, which is removed.
 
     (It would count as the newest for ever, and push out those that are written from now on.)
