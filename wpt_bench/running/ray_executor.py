@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from dataclasses import dataclass
 from types import TracebackType
@@ -49,7 +50,9 @@ class RayTasks:
         address = cluster.address or os.environ.get("RAY_ADDRESS", "")
         where = {"address": address} if address else {"address": "local", "num_cpus": cluster.workers}
         try:
-            ray.init(**where, include_dashboard=None if address else False, log_to_driver=False, logging_level="error")
+            ray.init(
+                **where, include_dashboard=None if address else False, log_to_driver=False, logging_level=logging.ERROR
+            )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"No Ray cluster answers at {address or 'this machine'} ({str(error).splitlines()[0]}); start one with "
