@@ -263,10 +263,9 @@ def read_run(folder: Path) -> Run:
     path = folder / RECORD
     try:
         return decode_run(path.read_bytes(), str(path))
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read as a run record: {error}") from error
-    except RecordError as error:
-        raise RecordError(f"{str(error).rstrip('.')}; delete {folder} to make this run again.") from error
+    except (OSError, RecordError) as error:
+        what = f"{path} cannot be read as a run record: {error}" if isinstance(error, OSError) else str(error)
+        raise RecordError(f"{what.rstrip('.')}; delete {folder} to make this run again.") from error
 
 
 def decode_run(raw: bytes, where: str) -> Run:

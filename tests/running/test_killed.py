@@ -19,8 +19,8 @@ from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import Method
 from wpt_bench.running.plan import select
 
-ONE_OF_EACH_KIND = ("wpt", "sac", "iql", "cal-ql", "rlpd", "mt-bc", "explore")
-FROM_PIXELS = ("wpt", "drqv2")
+ONE_OF_EACH_KIND = ("wpt", "sac", "iql", "cal-ql", "mt-bc")
+FROM_PIXELS = ("wpt",)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -367,6 +367,7 @@ class _Loop:
         for index, expected in enumerate(kept.replay):
             path = self._episode(index)
             if not path.is_file() or records.sha256(path)[:16] != expected:
+                records.discard(path)
                 raise checkpoint.Damaged(f"{path} is missing or damaged")
 
     def _restore(self, state: Mapping[str, Any]) -> None:
