@@ -35,6 +35,7 @@ def cluster() -> Iterator[object]:
     made.shutdown()
 
 
+@pytest.mark.cluster
 def test_a_run_that_fails_is_recorded_and_the_other_is_the_local_pools(tmp_path: Path) -> None:
     good = small.identity("dreamer", None)
     bad = msgspec.structs.replace(good, settings=good.settings | {"model_lr": 4e9, "grad_clip": 4e9})
@@ -77,7 +78,7 @@ def test_without_a_shared_disk_all_goes_through_storage(
     assert not list((cache / "runs").iterdir())  # what is done is in storage
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_node_is_lost_in_the_middle_and_nothing_else(
     prepared: tuple[Layout, Dataset], tmp_path: Path, cluster: object, s3: str
 ) -> None:
