@@ -79,6 +79,14 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def cluster(session: nox.Session) -> None:
+    """Grids on Ray clusters of this machine, one of which loses a node: results equal to the local pool's."""
+    install(session)
+    options = ("--override-ini=addopts=-q --strict-markers -m cluster", "--benchmark-disable")
+    session.run(PYTHON, "-m", "pytest", "tests/running", *options, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session(python=False)
 def perf(session: nox.Session) -> None:
     """Speed, measured: each figure with its floor and its ratio to the plain way; JSON in out/perf/."""
     install(session)

@@ -49,10 +49,22 @@ Out = Annotated[Path, typer.Option("--out", envvar="WPT_BENCH_OUT", help="where 
 Workers = Annotated[int, typer.Option("--workers", min=1, help="processes at a time", show_default="cores")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
 Retries = Annotated[int, typer.Option("--retries", min=0, help="how often a run that failed is tried again")]
+Executor = Annotated[str, typer.Option("--executor", help="local (processes of this machine) or ray (a cluster)")]
+Address = Annotated[
+    str, typer.Option("--address", help="of a Ray cluster; default: RAY_ADDRESS, or one started on this machine")
+]
+GpusPerRun = Annotated[float, typer.Option("--gpus-per-run", min=0, help="a run's share of a GPU, on Ray")]
+Storage = Annotated[
+    str, typer.Option("--storage", help="URL that a cluster's workers exchange files through (s3://..., file://...)")
+]
+TrackerNames = Annotated[
+    str, typer.Option("--tracker", help="tensorboard, wandb, both with a comma, or none: curves to watch, not records")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="collect missing data without asking")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
 
 OUT, RESULTS = Path("out"), Path("results")
+WORKERS_TO_PLAN = "1,2,4,8,16,32,64,128,256,512,1000"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -293,7 +305,7 @@ def import_(
 # The grid
 
 
-@command(app, "wpt-bench pretrain dmc · wpt-bench pretrain metaworld --profile smoke")
+@command(app, "wpt-bench pretrain dmc · wpt-bench pretrain metaworld --profile smoke --executor ray")
 def pretrain(
     suite: Suite,
     profile: ProfileName = "quick",
@@ -303,6 +315,10 @@ def pretrain(
     workers: Workers = CORES,
     retries: Retries = 1,
     device: Device = "cpu",
+    executor: Executor = "local",
+    address: Address = "",
+    gpus_per_run: GpusPerRun = 0.0,
+    storage: Storage = "",
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -311,11 +327,10 @@ def pretrain(
     from wpt_bench.running.plan import Layout, select
 
     selection, layout = select(suite, profiles.load(profile), _split(tasks), (), _seeds(seeds)), Layout(out)
+    where = _where(workers, device, executor, address, gpus_per_run, storage)
     dataset = _data(selection, layout, workers, yes)
     with _grid_bars(_stage_names(selection, dataset)) as show:
-        stages = benching.ensure_stages(
-            selection, layout, dataset, show, workers=workers, device=device, retries=retries
-        )
+        stages = benching.ensure_stages(selection, layout, dataset, show, retries=retries, **where)
     rows = [
         {"stage": stage.id, "seed": stage.identity["seed"]}
         | {key: row[key] for key in ("embodiment", "model", "persistence", "mean", "context", "horizon")}
@@ -325,7 +340,11 @@ def pretrain(
     _show(rows, as_json, title="open-loop error on held-out episodes (standardised, mean squared)")
 
 
-@command(app, "wpt-bench run dmc · wpt-bench run dmc --tasks walker-walk --methods dreamer,wpt --seeds 0,1,2 --dry-run")
+@command(
+    app,
+    "wpt-bench run dmc · wpt-bench run dmc --tasks walker-walk --methods dreamer,wpt --seeds 0,1,2 --dry-run · "
+    "wpt-bench run dmc --executor ray --address auto --storage s3://bucket/grid",
+)
 def run(
     suite: Suite,
     profile: ProfileName = "quick",
@@ -336,6 +355,11 @@ def run(
     workers: Workers = CORES,
     retries: Retries = 1,
     device: Device = "cpu",
+    executor: Executor = "local",
+    address: Address = "",
+    gpus_per_run: GpusPerRun = 0.0,
+    storage: Storage = "",
+    tracker: TrackerNames = "tensorboard",
     yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run and what it would cost")] = False,
 ) -> None:
@@ -346,7 +370,8 @@ def run(
     if dry_run:
         _dry_run(selection, Layout(out), workers)
     else:
-        _run(selection, Layout(out), workers, retries, device, yes)
+        where = _where(workers, device, executor, address, gpus_per_run, storage)
+        _run(selection, Layout(out), where, retries, tracker, yes)
 
 
 @command(app, "wpt-bench bench dmc · wpt-bench bench metaworld --profile smoke --seeds 0")
@@ -360,13 +385,19 @@ def bench(
     workers: Workers = CORES,
     retries: Retries = 1,
     device: Device = "cpu",
+    executor: Executor = "local",
+    address: Address = "",
+    gpus_per_run: GpusPerRun = 0.0,
+    storage: Storage = "",
+    tracker: TrackerNames = "tensorboard",
     yes: Yes = False,
 ) -> None:
     """From nothing to a report: data, pre-training, runs, comparison."""
     from wpt_bench.running.plan import Layout, select
 
     selection = select(suite, profiles.load(profile), _split(tasks), _split(methods), _seeds(seeds))
-    failed = _run(selection, Layout(out), workers, retries, device, yes, check=False)
+    where = _where(workers, device, executor, address, gpus_per_run, storage)
+    failed = _run(selection, Layout(out), where, retries, tracker, yes, check=False)
     _report(selection, Layout(out), as_json=False)
     if failed:
         raise typer.Exit(1)
@@ -569,13 +600,33 @@ def _stage_names(selection: Any, dataset: Any) -> dict[str, str]:
     }
 
 
-def _run(selection: Any, layout: Any, workers: int, retries: int, device: str, yes: bool, check: bool = True) -> bool:
+def _where(workers: int, device: str, executor: str, address: str, gpus_per_run: float, storage: str) -> dict[str, Any]:
+    """Where a grid's jobs are made, as arguments of those who make them."""
+    from wpt_bench.running.executors import choose
+
+    start = choose(
+        executor, workers=workers, device=device, address=address, gpus_per_run=gpus_per_run, storage=storage
+    )
+    return {"workers": workers, "device": device, "start": start, "storage": storage}
+
+
+def _run(
+    selection: Any,
+    layout: Any,
+    where: dict[str, Any],
+    retries: int,
+    tracker: str,
+    yes: bool,
+    check: bool = True,
+) -> bool:
     """Makes pre-trainings and runs; returns (or, with ``check``, exits with) whether any failed."""
     from wpt_bench.records import digest
     from wpt_bench.running import grid
     from wpt_bench.running.plan import identities, stages
+    from wpt_bench.running.tracking import chosen
 
-    dataset = _data(selection, layout, workers, yes) if selection.needs_data else None
+    trackers = chosen(tracker)
+    dataset = _data(selection, layout, where["workers"], yes) if selection.needs_data else None
     runs = identities(selection, dataset.digest if dataset else None)
     names = _stage_names(selection, dataset) if dataset else {}
     names |= {digest(identity): f"{identity.method} {identity.task} {identity.seed}" for identity in runs}
@@ -585,10 +636,10 @@ def _run(selection: Any, layout: Any, workers: int, retries: int, device: str, y
             layout,
             dataset.path if dataset else None,
             show,
-            workers=workers,
-            device=device,
             stages=stages(selection, dataset.digest) if dataset else (),
             retries=retries,
+            trackers=trackers,
+            **where,
         )
     for run_id, why in outcome.failed.items():
         errors.print(f"[red]Failed:[/] {_plain(names[run_id])}: {_plain(why.strip().splitlines()[-1])}", soft_wrap=True)
@@ -629,6 +680,50 @@ def _dry_run(selection: Any, layout: Any, workers: int) -> None:
     )
 
 
+@command(
+    app,
+    "wpt-bench plan dmc · wpt-bench plan --tasks paper --seeds 0,1,2,3,4 --workers 1,10,100,1000 --json",
+)
+def plan(
+    suite: Annotated[str, typer.Argument(help="dmc, metaworld, or nothing for both as one grid")] = "",
+    profile: ProfileName = "quick",
+    tasks: Annotated[
+        str,
+        typer.Option("--tasks", help="comma-separated, 'all', or 'paper' for the paper's 72; default: the profile's"),
+    ] = "",
+    methods: Methods = "",
+    seeds: Seeds = "",
+    workers: Annotated[str, typer.Option("--workers", help="numbers of workers, comma-separated")] = WORKERS_TO_PLAN,
+    out: Out = OUT,
+    as_json: Json = False,
+) -> None:
+    """Simulates a grid on more workers, from the times that finished runs of the profile took.
+
+    Each worker takes the next job that may begin; times are means by method, whatever the task. Collecting data and
+    moving files are not counted.
+    """
+    from dataclasses import asdict
+
+    from wpt_bench.running import bench as benching
+    from wpt_bench.running import simulate
+    from wpt_bench.running.plan import Layout, identities, select, stages
+
+    loaded, layout = profiles.load(profile), Layout(out)
+    first: list[Any] = []
+    then: list[Any] = []
+    for name in [suite] if suite else [name for name in loaded.grids if name in registry.suites()]:
+        paper = [task.name for task in registry.suite(name).tasks() if task.paper]
+        chosen = paper if tasks == "paper" else _split(tasks)
+        selection = select(name, loaded, chosen, _split(methods), _seeds(seeds))
+        dataset = benching.find_data(selection, layout)
+        digest = dataset.digest if dataset else "not collected"
+        times = simulate.measured(layout, name, loaded.name)
+        first += simulate.simulated((), stages(selection, digest), times)
+        then += simulate.simulated(identities(selection, digest), (), times)
+    rows = [asdict(row) for row in simulate.makespans(first + then, _numbers(workers, "Workers", 1, 1_000_000))]
+    _show(rows, as_json, title=f"{len(first)} stages and {len(then)} runs")
+
+
 @command(app, "wpt-bench resolution · wpt-bench resolution --seeds 3,5 --tasks 4 --trials 500 --json")
 def resolution(
     seeds: Annotated[str, typer.Option("--seeds", help="numbers of seeds, comma-separated")] = "3,5,10",
@@ -660,14 +755,14 @@ def resolution(
     _show(rows, as_json, title=f"what seeds resolve: {metric}")
 
 
-def _numbers(text: str, what: str, least: int) -> list[int]:
-    """Whole numbers separated by commas, none below ``least``."""
+def _numbers(text: str, what: str, least: int, most: int = 255) -> list[int]:
+    """Whole numbers separated by commas, none below ``least`` or above ``most``."""
     try:
         found = [int(part) for part in _split(text)]
     except ValueError:
         found = []
-    if not found or min(found) < least or max(found) > 255:
-        raise UserError(f"{what} are whole numbers from {least} to 255 separated by commas, not {text!r}.")
+    if not found or min(found) < least or max(found) > most:
+        raise UserError(f"{what} are whole numbers from {least} to {most} separated by commas, not {text!r}.")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import fsspec
 import pytest
 import torch
 
@@ -25,3 +26,21 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Dataset]
     dataset = bench.ensure_data(small.selection(), layout, small.silent, lambda question: False, workers=1)
     bench.ensure_stages(small.selection(), layout, dataset, lambda job, share, what: None, workers=1)
     return layout, dataset
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The URL of a bucket on a server of this machine; where to find it is in the environment."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    _, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        fsspec.filesystem("s3").mkdir("grid")
+        yield "s3://grid"
+    server.stop()

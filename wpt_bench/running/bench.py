@@ -17,7 +17,8 @@ from wpt_bench.data.labels import labels
 from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import Progress, Task, UserError
 from wpt_bench.records import Identity, Run, digest
-from wpt_bench.running.grid import RETRIES, Report, run_grid
+from wpt_bench.running.grid import RETRIES, run_grid
+from wpt_bench.running.jobs import Report, Start
 from wpt_bench.running.plan import Layout, Selection, identities, stages
 from wpt_bench.running.stages import Stage, open_loop_examples, open_loop_rows, read_stage
 
@@ -72,10 +73,23 @@ def ensure_stages(
     workers: int,
     device: str = "cpu",
     retries: int = RETRIES,
+    start: Start | None = None,
+    storage: str = "",
 ) -> list[Stage]:
     """The pre-trained world models that the grid's seeds ask for, made as far as they are missing."""
     wanted = stages(selection, dataset.digest)
-    outcome = run_grid((), layout, dataset.path, report, workers=workers, device=device, stages=wanted, retries=retries)
+    outcome = run_grid(
+        (),
+        layout,
+        dataset.path,
+        report,
+        workers=workers,
+        device=device,
+        stages=wanted,
+        retries=retries,
+        start=start,
+        storage=storage,
+    )
     for why in outcome.failed.values():
         raise UserError(f"Pre-training failed: {why}")
     return [stage for identity in wanted if (stage := read_stage(layout, digest(identity))) is not None]

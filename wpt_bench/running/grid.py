@@ -1,36 +1,25 @@
-"""A grid of runs, and the stages they start from, on a local pool of processes; and what has become of each."""
+"""A grid of runs, and the stages they start from, on an executor's workers; and what has become of each."""
 
 from __future__ import annotations
 
-import multiprocessing
-import queue
-import signal
-import time
-import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Literal
 
 from wpt_bench import records
-from wpt_bench.data.collect import end_with_parent
+from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import UserError
 from wpt_bench.records import Identity, RecordError
-from wpt_bench.running.loop import Busy, execute, lock
-from wpt_bench.running.machine import prepare_process
+from wpt_bench.running.exchange import Exchange
+from wpt_bench.running.jobs import WORKER_DIED, Ended, Job, JobError, Report, Start, Work
+from wpt_bench.running.local import LocalPool
+from wpt_bench.running.loop import CHECKPOINT_SECONDS, Busy, lock
 from wpt_bench.running.plan import Layout, StageIdentity, new_run
-from wpt_bench.running.stages import is_done, make, read_stage
+from wpt_bench.running.stages import is_done, read_stage
 
 RETRIES = 1
 """How often a job that failed, for whatever reason, goes on from its last checkpoint before it counts as failed."""
-POLL_SECONDS = 0.2
-
-Job = Identity | StageIdentity
-Report = Callable[[str, float, str], None]
-"""Called with the id of a run or stage, the fraction done and what it is doing."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +102,13 @@ def run_grid(
     device: str = "cpu",
     stages: Sequence[StageIdentity] = (),
     retries: int = RETRIES,
+    start: Start | None = None,
+    storage: str = "",
+    trackers: Sequence[str] = (),
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Outcome:
-    """Makes all runs that are not done, ``workers`` at a time, each with one torch thread.
+    """Makes all runs that are not done, each with one torch thread: ``workers`` at a time in processes of this machine,
+    or with ``start`` on another executor (see ``executors``), which exchanges files through ``storage``.
 
     ``stages`` are made by the same workers and first; meanwhile other workers make the runs that start from none of
     them. A job that ends in an error, or whose worker dies (killed, out of memory), is tried ``retries`` times more,
@@ -125,17 +119,20 @@ def run_grid(
         records.Unwritable: the disk is full or read-only.
     """
     jobs: list[Job] = [*stages, *identities]
-    grid = _Grid({records.digest(job): job for job in jobs}, layout, data, report, device, retries)
+    digest = Dataset.open(data).digest if data and storage else ""
+    work = Work(layout, data, device, digest, storage, tuple(trackers), checkpoint_seconds)
+    exchange = Exchange(work) if storage else None
+    grid = _Grid({records.digest(job): job for job in jobs}, work, report, retries, exchange)
     for job_id, job in list(grid.waiting.items()):
         try:
-            if _is_done(job, layout):
+            if _is_done(job, layout) or (exchange and exchange.finished(job) and _is_done(job, layout)):
                 del grid.waiting[job_id]
                 grid.done.append(job_id)
                 report(job_id, 1.0, "done before")
         except (UserError, RecordError) as error:
             grid.fail(job_id, str(error))
     if grid.waiting:
-        grid.work(workers)
+        grid.work_on(start or (lambda work, jobs: LocalPool(work, min(workers, jobs))))
     return Outcome(tuple(grid.done), grid.failed)
 
 
@@ -149,88 +146,45 @@ def _is_done(job: Job, layout: Layout) -> bool:
     return state == "done"
 
 
-class JobError(Exception):
-    """How a job ended in its worker: a sentence, and the traceback. (Not every exception survives pickling.)"""
-
-    def __init__(self, sentence: str, trace: str) -> None:
-        super().__init__(sentence, trace)
-        self.sentence, self.trace = sentence, trace
-
-
-class _Slot:
-    """One worker process and what it says: a worker that dies takes nobody with it, and is known by its job."""
-
-    def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.messages: Queue[tuple[str, float, str]] = context.Queue()
-        self.pool = ProcessPoolExecutor(1, context, _begin_worker, (self.messages,))
-
-    def close(self) -> None:
-        self.pool.shutdown(cancel_futures=True)
-        self.messages.close()
-
-
 @dataclass
 class _Grid:
     """Moves jobs from ``waiting`` to ``done`` or ``failed``."""
 
     waiting: dict[str, Job]
-    layout: Layout
-    data: Path | None
+    work: Work
     report: Report
-    device: str
     retries: int
+    exchange: Exchange | None
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     busy: set[str] = field(default_factory=set)
     """Runs that another process was found to be making."""
 
-    def work(self, workers: int) -> None:
-        idle = [_Slot() for _ in range(min(workers, len(self.waiting)))]
-        futures: dict[Future[bool], tuple[str, _Slot]] = {}
-        try:
+    def work_on(self, start: Start) -> None:
+        begun: set[str] = set()
+        if self.exchange:
+            self.exchange.share_inputs(self.waiting.values())
+        with start(self.work, len(self.waiting)) as executor:
             while self.waiting:
-                begun = [job_id for job_id, _ in futures.values()]
-                for job_id in _ready(self.waiting, begun)[: len(idle)]:
-                    slot = idle.pop()
-                    futures[self._submit(job_id, slot)] = job_id, slot
-                finished, _ = wait(futures, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-                for _, slot in futures.values():
-                    _deliver(slot.messages, self.report)
-                for future in finished:
-                    job_id, slot = futures.pop(future)
-                    error = future.exception()
-                    if isinstance(error, BrokenProcessPool):
-                        slot.close()
-                        slot = _Slot()
-                    idle.append(slot)
-                    self._settle(job_id, error, future)
-        except BaseException:
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
-        finally:
-            for slot in [*idle, *(slot for _, slot in futures.values())]:
-                slot.close()
+                for job_id in _ready(self.waiting, begun)[: executor.room]:
+                    begun.add(job_id)
+                    executor.submit(self.waiting[job_id], patient=job_id in self.busy)
+                for ended in executor.wait(self.report):
+                    begun.remove(ended.job_id)
+                    self._settle(ended)
 
-    def _submit(self, job_id: str, slot: _Slot) -> Future[bool]:
-        arguments = (self.waiting[job_id], self.layout, self.data, self.device, job_id in self.busy)
-        try:
-            return slot.pool.submit(_work, *arguments)
-        except BrokenProcessPool as error:  # it died between two jobs
-            broken: Future[bool] = Future()
-            broken.set_exception(error)
-            return broken
-
-    def _settle(self, job_id: str, error: BaseException | None, future: Future[bool]) -> None:
+    def _settle(self, ended: Ended) -> None:
         """What follows from a job's end."""
+        job_id, error = ended.job_id, ended.error
         job = self.waiting[job_id]
+        if self.exchange:
+            self.exchange.collect(job)
         if error is None:
             del self.waiting[job_id]
             self.done.append(job_id)
-            made = f"done in {_seconds(job, self.layout):.0f} s" if future.result() else "made by another process"
-            self.report(job_id, 1.0, made)
+            took = f"done in {_seconds(job, self.work.layout):.0f} s"
+            self.report(job_id, 1.0, took if ended.made else "made by another process")
             return
         if isinstance(error, records.Unwritable):
             raise error
@@ -239,11 +193,13 @@ class _Grid:
             self.waiting[job_id] = self.waiting.pop(job_id)
             return
         if not isinstance(error, JobError):
-            error = JobError("its worker process died, perhaps killed for lack of memory", "")
+            error = WORKER_DIED
         self.attempts[job_id] = self.attempts.get(job_id, 0) + 1
         final = self.attempts[job_id] > self.retries
         if isinstance(job, Identity):
-            _record(job, self.layout, error, final)
+            _record(job, self.work.layout, error, final)
+            if self.exchange:
+                self.exchange.hand_back(job)
         if final:
             self.fail(job_id, error.sentence)
         elif isinstance(job, Identity):  # what is short now, memory for instance, may not be later
@@ -272,59 +228,6 @@ def _seconds(job: Job, layout: Layout) -> float:
         return records.read_run(layout.runs / records.digest(job)).wall_clock
     made = read_stage(layout, records.digest(job))
     return made.wall_clock if made else 0.0
-
-
-def _deliver(messages: Queue[tuple[str, float, str]], report: Report) -> None:
-    """Passes on what workers say; that a job has ended is known by its future alone."""
-    while True:
-        try:
-            job_id, fraction, what = messages.get_nowait()
-        except queue.Empty:
-            return
-        if fraction < 1:
-            report(job_id, fraction, what)
-
-
-# In the worker
-
-_messages: Queue[tuple[str, float, str]] | None = None
-
-
-def _begin_worker(messages: Queue[tuple[str, float, str]]) -> None:
-    global _messages
-    _messages = messages
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    end_with_parent()  # an orphan would hold its job's lock and cores for nobody
-    prepare_process()
-
-
-def _work(job: Job, layout: Layout, data: Path | None, device: str, patient: bool) -> bool:
-    """Makes a job; returns whether anything was left to do."""
-    job_id = records.digest(job)
-    last = 0.0
-
-    def progress(fraction: float, what: str = "") -> None:
-        nonlocal last
-        if _messages is not None and time.monotonic() - last >= POLL_SECONDS:
-            last = time.monotonic()
-            _messages.put((job_id, fraction, what))
-
-    try:
-        if isinstance(job, Identity):
-            if patient:
-                progress(0.0, "waiting for another process that makes it")
-            return execute(job, layout, data, progress, device=device, patient=patient)
-        assert data is not None  # its digest is part of the job
-        make(job, layout, data, progress, device=device)
-        return True
-    except Busy:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and (sentence := records.unwritable(error)):
-            raise records.Unwritable(sentence) from error
-        known = isinstance(error, UserError | RecordError)
-        sentence = str(error) if known else f"{type(error).__name__}: {error}"
-        raise JobError(" ".join(sentence.split()), traceback.format_exc()) from error
 
 
 def _record(identity: Identity, layout: Layout, error: JobError, final: bool) -> None:

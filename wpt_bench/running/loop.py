@@ -33,6 +33,7 @@ from wpt_bench.running import checkpoint
 from wpt_bench.running.plan import Layout, new_run, resolve, shared_tasks
 from wpt_bench.running.provenance import peak_memory, provenance
 from wpt_bench.running.stages import whole_weights
+from wpt_bench.running.tracking import Trackers
 
 CHECKPOINT_SECONDS = 20.0
 LOCK_SECONDS = 1.0
@@ -78,13 +79,14 @@ def execute(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     episodes: int | None = None,
     patient: bool = False,
+    trackers: Sequence[str] = (),
 ) -> bool:
     """Makes one run, or goes on with it from its last checkpoint; returns False, at once, if it is done.
 
     Everything a run draws at random is a function of its seed and of counts (episodes, updates), so an interrupted run
     ends with the returns and weights of an uninterrupted one. With ``episodes`` it stops, at a checkpoint, after so
     many training episodes and whatever evaluation follows them; its schedules remain those of the whole budget.
-    Where another process makes this run, ``patient`` waits for it; else Busy is raised.
+    Where another process makes this run, ``patient`` waits for it; else Busy is raised. ``trackers`` show its curves.
     """
     folder = layout.runs / records.digest(identity)
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +96,7 @@ def execute(
         loop = _Loop(identity, layout, data, folder, progress, device, checkpoint_seconds, stack)
         if loop.run.status == "done":
             return False
-        loop.go(episodes)
+        loop.go(episodes, trackers, stack)
         return True
 
 
@@ -169,7 +171,7 @@ class _Loop:
         self.wall_clock, self.started = 0.0, time.monotonic()
         self.saved = self.started
 
-    def go(self, episodes: int | None) -> None:
+    def go(self, episodes: int | None, trackers: Sequence[str], stack: ExitStack) -> None:
         """The run from where it stands to its end, or to the end of its first ``episodes`` training episodes."""
         state, problems = checkpoint.load(self.folder, self._check)
         self.run.notes += checkpoint.note(problems, state is not None)
@@ -183,6 +185,9 @@ class _Loop:
         else:
             self._restore(state)
             records.write_run(self.folder, self.run)
+        begin = self.env_steps + 1 if self.rows_length else 0
+        self.trackers = Trackers(trackers, self.folder, self.run, begin)
+        stack.callback(self.trackers.close)
         while self.updates < self.offline_updates:
             self._offline_update()
         if not self.rows_length:
@@ -319,6 +324,7 @@ class _Loop:
 
     def _append(self, episodes: Sequence[Episode]) -> None:
         self.rows_length = records.append_episodes(self.folder, episodes)
+        self.trackers.add(episodes)
 
     def _store(self, index: int, rows: Sequence[tuple[NDArray[Any], NDArray[np.float32], float]]) -> None:
         """One file per training episode: the replay is never part of a checkpoint."""

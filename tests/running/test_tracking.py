@@ -1,0 +1,92 @@
+"""Curves for people: what TensorBoard reads, also after an interruption, and that nothing depends on them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from running import small
+from wpt_bench import records
+from wpt_bench.protocol import UserError
+from wpt_bench.running.loop import execute
+from wpt_bench.running.plan import Layout
+from wpt_bench.running.tracking import chosen
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[2])
+from running import small
+from wpt_bench.running.loop import execute
+from wpt_bench.running.plan import Layout
+identity = small.identity("dreamer", None, budget=6000)
+execute(identity, Layout(Path(sys.argv[1])), None, small.silent, checkpoint_seconds=1e9, trackers=("tensorboard",))
+"""
+
+
+def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    read = EventAccumulator(str(folder / "tensorboard"))
+    read.Reload()
+    return {tag: [(event.step, event.value) for event in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
+
+
+def recorded(folder: Path, kind: str) -> list[tuple[int, float]]:
+    """Mean returns by environment step."""
+    by_step: dict[int, list[float]] = {}
+    for row in records.read_episodes(folder):
+        if row.kind == kind:
+            by_step.setdefault(row.env_step, []).append(row.episode_return)
+    return [(step, sum(returns) / len(returns)) for step, returns in by_step.items()]
+
+
+def test_every_row_is_a_point_and_after_a_kill_none_is_there_twice(tmp_path: Path) -> None:
+    identity = small.identity("dreamer", None, budget=6000)
+    folder = Layout(tmp_path).runs / records.digest(identity)
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(Path(__file__).parents[1])]
+    process = subprocess.Popen(command)
+    while process.poll() is None and not (folder.exists() and len(recorded(folder, "train")) >= 3):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    execute(identity, Layout(tmp_path), None, small.silent, trackers=("tensorboard",))
+    shown = points(folder)
+    assert len(list((folder / "tensorboard").iterdir())) == 2
+    for kind in ("train", "evaluation"):
+        expected = recorded(folder, kind)
+        assert [step for step, _ in shown[f"{kind}/return"]] == [step for step, _ in expected]
+        assert [value for _, value in shown[f"{kind}/return"]] == pytest.approx([value for _, value in expected])
+    last = records.read_episodes(folder)[-3]
+    assert {f"update/{name}" for name in last.metrics} <= shown.keys()
+
+
+def test_a_tracker_that_fails_is_a_warning_and_changes_nothing(tmp_path: Path) -> None:
+    identity = small.identity("dreamer", None)
+    plain, blocked = Layout(tmp_path / "plain"), Layout(tmp_path / "blocked")
+    folder = blocked.runs / records.digest(identity)
+    folder.mkdir(parents=True)
+    (folder / "tensorboard").write_text("a file where the folder should be")
+    execute(identity, plain, None, small.silent)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        execute(identity, blocked, None, small.silent, trackers=("tensorboard",))
+    assert ["tensorboard failed and is left out" in str(one.message) for one in said].count(True) == 1
+    assert small.outcome(plain, records.digest(identity)) == small.outcome(blocked, records.digest(identity))
+
+
+def test_the_choice_of_trackers() -> None:
+    assert chosen("tensorboard") == ("tensorboard",) and chosen("none") == ()
+    with pytest.raises(UserError, match="There is no tracker 'mlflow'"):
+        chosen("tensorboard,mlflow")
+
+
+def test_other_commands_do_not_pay_for_the_import() -> None:
+    heavy = "import sys, wpt_bench.running.grid; sys.exit('tensorboard' in sys.modules or 'ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", heavy], check=False).returncode == 0

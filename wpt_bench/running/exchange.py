@@ -1,0 +1,138 @@
+"""What a grid's jobs exchange through storage: on the machine that asked for them, and on those that make them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+
+from wpt_bench import records
+from wpt_bench.protocol import Progress, UserError
+from wpt_bench.records import Identity
+from wpt_bench.running import storage
+from wpt_bench.running.jobs import POLL_SECONDS, Job, JobError, Work, failure, perform
+from wpt_bench.running.loop import Busy
+from wpt_bench.running.plan import Layout
+from wpt_bench.running.stages import is_done
+
+CACHE_VARIABLE = "WPT_BENCH_CACHE"
+PUSHING_SHARE = 0.1
+"""Of a worker's time, at most, goes into pushing checkpoints: large ones on slow storage are pushed less often."""
+
+
+def cache() -> Path:
+    """The folder for what this machine's workers fetch and make; it may be lost at any time."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "wpt-bench")
+
+
+class Exchange:
+    """The side that asks for jobs: gives workers the data and takes results into its own folder."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._store = storage.open_store(work.storage)
+        self._finished = storage.finished(self._store)
+
+    def finished(self, job: Job) -> bool:
+        """Whether storage has the job's results, made by an earlier command; fetches them."""
+        return _key(job) in self._finished and self.collect(job)
+
+    def share_inputs(self, jobs: Collection[Job]) -> None:
+        """Puts into storage what the jobs start from and it lacks: the data set, stages made here before."""
+        if self._work.data is not None:
+            self._share(f"data/{self._work.data_digest}", self._work.data)
+        for stage in dict.fromkeys(job.stage for job in jobs if isinstance(job, Identity) and job.stage):
+            if is_done(self._work.layout, stage):
+                self._share(f"stages/{stage}", self._work.layout.stage(stage))
+
+    def collect(self, job: Job) -> bool:
+        """Fetches what there is of a job; False if there is nothing."""
+        return storage.fetch(self._store, _key(job), _folder(self._work.layout, job)) is not None
+
+    def hand_back(self, job: Job) -> None:
+        """Puts into storage what was changed here: that a run has failed."""
+        held = storage.claim(self._store, _key(job), _folder(self._work.layout, job), fetching=False)
+        storage.push(held)
+
+    def _share(self, key: str, folder: Path) -> None:
+        if key in self._finished:
+            return
+        held = storage.claim(self._store, key, folder, fetching=False)
+        storage.push(held, done=True)
+        self._finished.add(key)
+
+
+def perform_with_storage(job: Job, work: Work, progress: Progress, *, patient: bool) -> bool:
+    """``perform`` in this machine's cache, after fetching what the job needs, and from where it was left in storage.
+
+    What it has made is pushed whenever it has written a checkpoint, and when it has ended.
+    """
+    try:
+        store, layout = storage.open_store(work.storage), Layout(cache())
+        data = _fetch_inputs(store, job, work, layout, progress)
+        held = storage.claim(store, _key(job), _folder(layout, job))
+        pushing = _Pushing(held, progress)
+        own = replace(work, layout=layout, data=data)
+        try:
+            made = perform(job, own, pushing.progress, patient=patient)
+        except JobError:
+            storage.push(held)
+            raise
+        storage.push(held, done=True)
+        if isinstance(job, Identity):
+            storage.remove(held.folder)
+        return made
+    except (Busy, JobError, records.Unwritable):
+        raise
+    except Exception as error:
+        raise failure(error) from error
+
+
+def _fetch_inputs(store: storage.Store, job: Job, work: Work, layout: Layout, progress: Progress) -> Path | None:
+    """The data set's folder in the cache, if the job sees data; its stage's weights are there too then."""
+    stage = job.stage if isinstance(job, Identity) else None
+    if stage and not storage.fetch_once(store, f"stages/{stage}", layout.stage(stage)):
+        raise UserError(f"The stage {stage} is not in storage {store.url}; make it: wpt-bench pretrain.")
+    if job.data is None:
+        return None
+    progress(0.0, "fetching data")
+    folder = layout.out / "data" / job.data
+    if not storage.fetch_once(store, f"data/{job.data}", folder):
+        raise UserError(
+            f"The data {job.data} is not in storage {store.url}; the command that runs the grid puts it there."
+        )
+    return folder
+
+
+class _Pushing:
+    """Progress that pushes after each new checkpoint: it is known by its file, for nothing else may know of storage."""
+
+    def __init__(self, held: storage.Held, report: Progress) -> None:
+        self._held, self._report = held, report
+        self._pushed = self._checkpoints()
+        self._looked = self._next = monotonic()
+
+    def progress(self, fraction: float, what: str = "") -> None:
+        self._report(fraction, what)
+        now = monotonic()
+        if now < self._next or now - self._looked < POLL_SECONDS:
+            return
+        self._looked = now
+        if (found := self._checkpoints()) != self._pushed:
+            storage.push(self._held)
+            self._pushed, ended = found, monotonic()
+            self._next = ended + (ended - now) * (1 / PUSHING_SHARE - 1)
+
+    def _checkpoints(self) -> set[str]:
+        return {path.name for path in self._held.folder.glob("checkpoint-*")}
+
+
+def _key(job: Job) -> str:
+    return f"{'runs' if isinstance(job, Identity) else 'stages'}/{records.digest(job)}"
+
+
+def _folder(layout: Layout, job: Job) -> Path:
+    job_id = records.digest(job)
+    return layout.runs / job_id if isinstance(job, Identity) else layout.stage(job_id)
