@@ -153,7 +153,10 @@ def refuse_sizes(plain: Any, name: str = "") -> None:
     elif isinstance(plain, list | tuple):
         for value in plain:
             refuse_sizes(value, name)
-    elif isinstance(plain, int | float):
-        most = MOST_COUNTS if isinstance(plain, float) or name.endswith(_COUNTS) else LARGEST
-        if not math.isfinite(plain) or plain > most or (isinstance(plain, int) and plain < 0):
+    elif isinstance(plain, float):
+        if not math.isfinite(plain):
+            raise ValueError(f"{name} is {plain}, which nothing can be made of")
+    elif isinstance(plain, int):
+        most = MOST_COUNTS if name.endswith(_COUNTS) else LARGEST
+        if not 0 <= plain <= most:
             raise ValueError(f"{name} is {str(plain)[:40]}, and no more than {most} can be made")

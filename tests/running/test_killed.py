@@ -46,12 +46,13 @@ def killed(method: Method, kind: str, data: Dataset, folder: Path, kills: int, s
     whole = msgspec.structs.replace(whole, pretraining=msgspec.structs.replace(whole.pretraining, updates=6))
     selection = select("tiny", whole, learning.ALL if method.shared else learning.ONE, (method.name,))
     its = killing.jobs(selection, data.digest)
-    where = {name: (its, folder / name, data.path) for name in ("calm", "killed")}
-    seconds = killing.timed(killing.make_all, *where["calm"])
-    rng = random.Random(f"{method.name} {kind} {seed}")
-    count = killing.kill_until_done(kills, seconds, rng, killing.make_all, *where["killed"])
-    calm, other = (killing.outcome(its, folder / name) for name in ("calm", "killed"))
-    assert calm == other
+    seconds = killing.timed(killing.make_all, its, folder / "calm", data.path)
+    calm, rng, count = killing.outcome(its, folder / "calm"), random.Random(f"{method.name} {kind} {seed}"), 0
+    while not count:  # the calm run may have taken longer than any other, compiling
+        out = folder / f"killed-in-{seconds}"
+        count = killing.kill_until_done(kills, seconds, rng, killing.make_all, its, out, data.path)
+        assert killing.outcome(its, out) == calm
+        seconds /= 4
     return count
 
 
