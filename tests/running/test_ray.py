@@ -1,5 +1,6 @@
 """The grid on Ray: equal to the local pool's to the last bit, also where a node is lost in the middle."""
 
+import sys
 import threading
 import time
 import uuid
@@ -162,3 +163,9 @@ def test_what_does_not_fit_is_a_sentence(arguments: dict[str, str], sentence: st
     with pytest.raises(UserError) as raised:
         choose(**arguments, workers=1)
     assert str(raised.value).startswith(sentence)
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if there were none
+    with pytest.raises(UserError, match=r"not installed: pip install 'wpt-bench\[ray\]'"):
+        choose("ray", workers=1)
