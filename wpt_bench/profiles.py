@@ -25,7 +25,7 @@ MOST_COUNTS = 2**32
 """The same for what only takes time (updates, environment steps), and for seeds."""
 MOST_BYTES = 2**20
 """Of a profile's file."""
-_COUNTS = ("updates", "budget", "seed", "seeds")
+_COUNTS = ("updates", "budget", "minutes", "seed", "seeds")
 
 
 class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
