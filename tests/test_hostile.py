@@ -182,7 +182,7 @@ def test_a_published_folder_names_no_file_outside(tmp_path: Path) -> None:
     assert found == [] and any(repr(archive.RUNS) in problem for problem in problems)
 
 
-@pytest.mark.parametrize("field", ["profile", "task", "method", "suite", "stage", "data"])
+@pytest.mark.parametrize("field", ["profile", "suite", "stage", "data"])  # a method or task is looked up, never a path
 @pytest.mark.parametrize("value", ["../evil", "/etc", "..", "a/b", "a\n", ""])
 def test_a_record_cannot_name_folders_outside(tmp_path: Path, field: str, value: str) -> None:
     path = _run(tmp_path / "runs")

@@ -51,11 +51,11 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data), ``stage`` the id of the shared pre-training (None without).
     """
 
-    method: Name
+    method: str
     method_version: int
     suite: Name
     suite_version: int
-    task: Name
+    task: str
     seed: int
     profile: Name
     observation: Literal["state", "pixels"]
