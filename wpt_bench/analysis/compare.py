@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wpt_bench.analysis.aggregate import (
     CURVE_RESAMPLES,
     METRICS,
     TABLE_RESAMPLES,
+    Band,
     aggregate,
     curve_band,
     difference,
@@ -22,7 +24,7 @@ from wpt_bench.analysis.bootstrap import Scores
 from wpt_bench.analysis.factorial import Factorial, factorial
 from wpt_bench.analysis.findings import glance, headline, sentences
 from wpt_bench.analysis.properties import Properties, measured
-from wpt_bench.analysis.reach import reach, reach_final
+from wpt_bench.analysis.reach import Reach, reach, reach_final
 from wpt_bench.analysis.rows import Cost, MethodSummary, Part
 from wpt_bench.analysis.scores import (
     SCRATCH,
@@ -129,6 +131,18 @@ class _Effort:
         scratch = self._matrix(SCRATCH, "score")[0] if method != SCRATCH else None
         areas = self._matrix(method, "auc")[0] if matrix is not None and online else None
         scratch_areas = self._matrix(SCRATCH, "auc")[0] if areas is not None and scratch is not None else None
+        curve: Band | None = None
+        costs: tuple[Cost, ...] = ()
+        scratch_cost: Cost | None = None
+        if areas is not None:
+            steps, scores = curve_array(table, method)
+            spent = [curve_array(table, method, column)[1].mean(axis=(0, 1)) for column in ("updates", "wall_clock")]
+            curve = curve_band(steps, scores, resamples=self.curve_resamples)
+            reached = [reach(steps, scores, level, resamples=self.curve_resamples) for level in LEVELS]
+            costs = tuple(_cost(one, steps, spent) for one in reached)
+            if scratch is not None:
+                final = reach_final(steps, scores, scratch, resamples=self.curve_resamples)
+                scratch_cost = _cost(final, steps, spent)
         against = improvement = None
         if matrix is not None and scratch is not None:
             against = difference(matrix, scratch, resamples=self.resamples)
@@ -145,19 +159,19 @@ class _Effort:
             expected=len(table.seeds(method)) * len(table.tasks),
             estimates={} if matrix is None else aggregate(matrix, tuple(METRICS), resamples=self.resamples),
             auc=None if areas is None else aggregate(areas, ["iqm"], resamples=self.resamples)["iqm"],
-            curve=None if areas is None else curve_band(*curve_array(table, method), resamples=self.curve_resamples),
+            curve=curve,
             profile=None if matrix is None else performance_profile(matrix, resamples=self.curve_resamples),
             against=against,
             auc_against=None
             if areas is None or scratch_areas is None
             else difference(areas, scratch_areas, resamples=self.resamples),
             improvement=improvement,
-            scratch_cost=None if areas is None or scratch is None else self._cost(method, scratch),
-            costs=() if areas is None else tuple(self._cost(method, level) for level in LEVELS),
-            wall_clock=_over(runs["wall_clock"], np.mean),
-            updates=_over(runs["updates"], np.mean),
+            scratch_cost=scratch_cost,
+            costs=costs,
+            wall_clock=_mean(runs["wall_clock"]),
+            updates=_mean(runs["updates"]),
             peak_memory=None if first is None else int(runs["peak_memory"].max()),
-            retrieval_precision=_over(runs["retrieval_precision"].dropna(), np.mean),
+            retrieval_precision=_mean(runs["retrieval_precision"].dropna()),
             stages=tuple(sorted(set(runs["stage"].dropna()))),
             incomplete=why,
         )
@@ -194,23 +208,16 @@ class _Effort:
         except IncompleteError as error:
             return None, str(error)
 
-    def _cost(self, method: str, level: float | Scores) -> Cost:
-        """Of reaching a level, or another method's final scores."""
-        steps, scores = curve_array(self.table, method)
-        if isinstance(level, float):
-            found = reach(steps, scores, level, resamples=self.curve_resamples)
-        else:
-            found = reach_final(steps, scores, level, resamples=self.curve_resamples)
-        if found.env_steps is None:
-            return Cost(found, None, None)
-        spent = [
-            float(np.interp(found.env_steps, steps, curve_array(self.table, method, column)[1].mean(axis=(0, 1))))
-            for column in ("updates", "wall_clock")
-        ]
-        return Cost(found, *spent)
+
+def _cost(found: Reach, steps: NDArray[np.int64], spent: Sequence[NDArray[np.float64]]) -> Cost:
+    """What runs had spent, updates and seconds by evaluation ``(points,)``, when a level was reached."""
+    if found.env_steps is None:
+        return Cost(found, None, None)
+    updates, wall_clock = (float(np.interp(found.env_steps, steps, its)) for its in spent)
+    return Cost(found, updates, wall_clock)
 
 
-def _over(values: Iterable[float], function: Callable[[Sequence[float]], float]) -> float | None:
-    """A statistic of some values, None of none."""
+def _mean(values: Iterable[float]) -> float | None:
+    """The mean of some values, None of none."""
     found = list(values)
-    return float(function(found)) if found else None
+    return float(np.mean(found)) if found else None
