@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from wpt_bench import profiles, records, registry
+from wpt_bench import experiments, profiles, records, registry
 from wpt_bench.protocol import UserError
 from wpt_bench.records import RecordError
 
@@ -105,13 +105,14 @@ def command(group: typer.Typer, examples: str, name: str | None = None) -> Calla
 
 @command(app, "wpt-bench list methods · wpt-bench list tasks --suite dmc --json", "list")
 def list_(
-    what: Annotated[str, typer.Argument(help="methods, tasks, suites or profiles")],
+    what: Annotated[str, typer.Argument(help="methods, tasks, suites, profiles or experiments")],
     suite: Annotated[str, typer.Option("--suite", help="tasks of this suite only")] = "",
     as_json: Json = False,
 ) -> None:
-    """Lists methods, tasks, suites or profiles."""
+    """Lists methods, tasks, suites, profiles or experiments."""
     listings: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "methods": _methods,
+        "experiments": _experiments,
         "tasks": lambda: _tasks(suite),
         "suites": lambda: [{"suite": name, "version": one.version} for name, one in registry.suites().items()],
         "profiles": _profiles,
@@ -139,6 +140,14 @@ def _methods() -> list[dict[str, Any]]:
             "paper": method.paper,
         }
         for method in registry.methods().values()
+    ]
+
+
+def _experiments() -> list[dict[str, Any]]:
+    found = [experiments.load(name) for name in experiments.names()]
+    return [
+        {"name": one.name, "question": one.question, "factors": [factor.name for factor in one.factors]}
+        for one in found
     ]
 
 
@@ -329,7 +338,7 @@ def pretrain(
     selection, layout = select(suite, profiles.load(profile), _split(tasks), (), _seeds(seeds)), Layout(out)
     where = _where(workers, device, executor, address, gpus_per_run, storage)
     dataset = _data(selection, layout, workers, yes)
-    with _grid_bars(_stage_names(selection, dataset)) as show:
+    with _grid_bars(_stage_names(_stages([selection], dataset))) as show:
         stages = benching.ensure_stages(selection, layout, dataset, show, retries=retries, **where)
     rows = [
         {"stage": stage.id, "seed": stage.identity["seed"]}
@@ -368,10 +377,10 @@ def run(
 
     selection = select(suite, profiles.load(profile), _split(tasks), _split(methods), _seeds(seeds))
     if dry_run:
-        _dry_run(selection, Layout(out), workers)
+        _dry_run([selection], Layout(out), workers)
     else:
         where = _where(workers, device, executor, address, gpus_per_run, storage)
-        _run(selection, Layout(out), where, retries, tracker, yes)
+        _run([selection], Layout(out), where, retries, tracker, yes)
 
 
 @command(app, "wpt-bench bench dmc · wpt-bench bench metaworld --profile smoke --seeds 0")
@@ -397,8 +406,56 @@ def bench(
 
     selection = select(suite, profiles.load(profile), _split(tasks), _split(methods), _seeds(seeds))
     where = _where(workers, device, executor, address, gpus_per_run, storage)
-    failed = _run(selection, Layout(out), where, retries, tracker, yes, check=False)
+    failed = _run([selection], Layout(out), where, retries, tracker, yes, check=False)
     _report(selection, Layout(out), as_json=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+@command(
+    app,
+    "wpt-bench experiment data --suite metaworld · wpt-bench experiment ablation --profile smoke · "
+    "wpt-bench experiment mine.toml --seeds 0,1,2 --dry-run",
+)
+def experiment(
+    name: Annotated[str, typer.Argument(help="as `wpt-bench list experiments` has it, or a .toml file of your own")],
+    suite: Annotated[str, typer.Option("--suite", help="dmc or metaworld")] = "dmc",
+    profile: ProfileName = "quick",
+    tasks: Annotated[str, typer.Option("--tasks", help="comma-separated; default: the experiment's")] = "",
+    seeds: Annotated[str, typer.Option("--seeds", help="comma-separated; default: the experiment's")] = "",
+    out: Out = OUT,
+    workers: Workers = CORES,
+    retries: Retries = 1,
+    device: Device = "cpu",
+    executor: Executor = "local",
+    address: Address = "",
+    gpus_per_run: GpusPerRun = 0.0,
+    storage: Storage = "",
+    tracker: TrackerNames = "tensorboard",
+    yes: Yes = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run and what it would cost")] = False,
+    as_json: Json = False,
+) -> None:
+    """Makes all runs of an experiment, a profile varied in one thing at a time, and renders what came out.
+
+    It goes on where it stopped, and shares runs with the plain grid and with other experiments where nothing differs.
+    """
+    from wpt_bench.running import experiment as experimenting
+    from wpt_bench.running.plan import Layout
+
+    layout, asked = Layout(out), experiments.load(name)
+    varied = experimenting.grids(asked, suite, profiles.load(profile), _split(tasks), _seeds(seeds))
+    selections = [one.selection for one in varied]
+    if dry_run:
+        _dry_run(selections, layout, workers)
+        return
+    where = _where(workers, device, executor, address, gpus_per_run, storage)
+    needing = [one for one in selections if one.needs_data]
+    dataset = _data(needing[0], layout, workers, yes) if needing else None
+    plan = experimenting.plan(asked, varied, dataset.digest if dataset else None)
+    experimenting.keep(plan, layout)
+    failed = _run(selections, layout, where, retries, tracker, yes, check=False)
+    _report_experiment(plan, layout, as_json)
     if failed:
         raise typer.Exit(1)
 
@@ -587,16 +644,23 @@ def _data(selection: Any, layout: Any, workers: int, yes: bool) -> Any:
         return benching.ensure_data(selection, layout, progress, _confirm(yes), workers=workers)
 
 
-def _stage_names(selection: Any, dataset: Any) -> dict[str, str]:
-    """What to call the stages, by id."""
+def _stages(selections: Sequence[Any], dataset: Any) -> dict[str, Any]:
+    """What the runs of several grids start from, by id."""
     from wpt_bench.records import digest
-    from wpt_bench.running.plan import PretrainingIdentity, stages
+    from wpt_bench.running.plan import stages
+
+    return {digest(stage): stage for selection in selections for stage in stages(selection, dataset.digest)}
+
+
+def _stage_names(found: Mapping[str, Any]) -> dict[str, str]:
+    """What to call the stages, by id."""
+    from wpt_bench.running.plan import PretrainingIdentity
 
     return {
-        digest(stage): f"pre-training {stage.seed}"
+        stage_id: " ".join(["pre-training", *([stage.scene] if stage.scene else []), str(stage.seed)])
         if isinstance(stage, PretrainingIdentity)
         else f"{stage.method} for all tasks {stage.seed}"
-        for stage in stages(selection, dataset.digest)
+        for stage_id, stage in found.items()
     }
 
 
@@ -611,7 +675,7 @@ def _where(workers: int, device: str, executor: str, address: str, gpus_per_run:
 
 
 def _run(
-    selection: Any,
+    selections: Sequence[Any],
     layout: Any,
     where: dict[str, Any],
     retries: int,
@@ -619,24 +683,26 @@ def _run(
     yes: bool,
     check: bool = True,
 ) -> bool:
-    """Makes pre-trainings and runs; returns (or, with ``check``, exits with) whether any failed."""
-    from wpt_bench.records import digest
+    """Makes pre-trainings and runs of grids on the same data; returns (or, with ``check``, exits with) whether any
+    failed."""
     from wpt_bench.running import grid
-    from wpt_bench.running.plan import identities, stages
+    from wpt_bench.running.plan import together
     from wpt_bench.running.tracking import chosen
 
     trackers = chosen(tracker)
-    dataset = _data(selection, layout, where["workers"], yes) if selection.needs_data else None
-    runs = identities(selection, dataset.digest if dataset else None)
-    names = _stage_names(selection, dataset) if dataset else {}
-    names |= {digest(identity): f"{identity.method} {identity.task} {identity.seed}" for identity in runs}
+    needing = [selection for selection in selections if selection.needs_data]
+    dataset = _data(needing[0], layout, where["workers"], yes) if needing else None
+    runs = together(selections, dataset.digest if dataset else None)
+    stages = _stages(needing, dataset)
+    names = _stage_names(stages)
+    names |= {run_id: f"{run.method} {run.task} {run.seed}" for run_id, run in runs.items()}
     with _grid_bars(names) as show:
         outcome = grid.run_grid(
-            runs,
+            list(runs.values()),
             layout,
             dataset.path if dataset else None,
             show,
-            stages=stages(selection, dataset.digest) if dataset else (),
+            stages=list(stages.values()),
             retries=retries,
             trackers=trackers,
             **where,
@@ -648,15 +714,17 @@ def _run(
     return bool(outcome.failed)
 
 
-def _dry_run(selection: Any, layout: Any, workers: int) -> None:
+def _dry_run(selections: Sequence[Any], layout: Any, workers: int) -> None:
     from wpt_bench.running import bench as benching
     from wpt_bench.running import grid
-    from wpt_bench.running.plan import identities
+    from wpt_bench.running.plan import together
 
+    needing = [one for one in selections if one.needs_data]
+    selection = (needing or selections)[0]
     dataset = benching.find_data(selection, layout)
-    missing = benching.missing_scenes(selection, dataset) if selection.needs_data else []
-    runs = identities(selection, dataset.digest if dataset and not missing else None)
-    states = [(identity, grid.status(identity, layout)) for identity in runs]
+    missing = benching.missing_scenes(selection, dataset) if needing else []
+    runs = together(selections, dataset.digest if dataset and not missing else None)
+    states = [(identity, grid.status(identity, layout)) for identity in runs.values()]
     pending = [identity for identity, state in states if state != "done"]
     rows = [
         {"method": identity.method, "task": identity.task, "seed": identity.seed, "status": state}
@@ -785,6 +853,10 @@ def _report(selection: Any, layout: Any, as_json: bool) -> None:
     ):
         command += f" --{option} {','.join(chosen)}" if chosen != list(own) else ""
     _render(comparisons, layout.report(suite, profile), f"wpt-bench: {suite}, {profile}", command, extras, as_json)
+
+
+def _report_experiment(plan: Any, layout: Any, as_json: bool) -> None:
+    console.print(f"Plan: {layout.plan(plan.suite, plan.profile, plan.name)}", highlight=False, soft_wrap=True)
 
 
 def _report_published(folder: Path, layout: Any, as_json: bool) -> None:

@@ -28,6 +28,9 @@ MOST_BYTES = 2**20
 _COUNTS = ("updates", "budget", "minutes", "seed", "seeds")
 
 
+Inputs = Literal["scaled", "raw"]
+
+
 class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Reward-free pre-training of the shared world model (paper defaults: Table 6).
 
@@ -69,6 +72,27 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     seed: int = 0
 
 
+class Subset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """Which of the collected episodes a grid has, as if the others had never been collected.
+
+    Attributes:
+        share: of the episodes of every scene and collector, evenly spread over the order they were recorded in.
+        collectors: by name; empty for all.
+        quality: lowest and highest recorded quality of an episode. Meta-World: standard deviation of the action noise;
+            DMControl: how far the collector's training was, 0 to 1 (episodes without a quality are left out).
+        foreign: share, again evenly spread, of the episodes of other scenes than the task's (on DMControl of other
+            embodiments). Below one, every scene has a world model of its own.
+        irrelevant: share of irrelevant episodes among the retrieved: a run then has k episodes in all, so many of
+            them of other scenes with our dimensions. What the world model is pre-trained on is not touched.
+    """
+
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    collectors: tuple[str, ...] = ()
+    quality: tuple[float, float] | None = None
+    foreign: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    irrelevant: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+
+
 class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One suite's part of a profile.
 
@@ -79,6 +103,9 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         evaluation_episodes: episodes per evaluation.
         retrieved: k, episodes retrieved for rehearsal and for the cloned prior.
         guidance: the share of the budget over which the guidance probability falls from 1 to 0.
+        subset: of the data.
+        sequence: whether one agent goes through the tasks in their order, with its weights and all it has seen, instead
+            of a fresh one for each.
     """
 
     tasks: tuple[str, ...]
@@ -90,6 +117,8 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     evaluation_episodes: Annotated[int, msgspec.Meta(ge=1, le=200)] = 10
     retrieved: int = 500
     guidance: float = 1 / 3
+    subset: Subset = Subset()
+    sequence: bool = False
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -97,6 +126,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     Attributes:
         precision: what matrix products and convolutions take: scores of two precisions are never mixed.
+        inputs: states as methods see them: scaled by the suite's constants, or raw.
         settings: overrides of methods' settings, by their ``settings_group`` (applied first) or ``settings_name``.
         minutes, memory_gib, disk_gib: what its own grids take on its machine, data and pre-training included.
     """
@@ -108,6 +138,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     pretraining: Pretraining
     grids: dict[str, Grid]
     precision: Literal["fp32", "bf16"] = "fp32"
+    inputs: Inputs = "scaled"
     settings: dict[str, dict[str, Any]] = {}
     minutes: float
     memory_gib: float

@@ -211,6 +211,8 @@ class AgentContext:
         device: torch device name.
         precision: what matrix products and convolutions take.
         tasks: those of a multi-task grant, in the order of their indices; else only ``task``.
+        inherited: in a sequence of tasks, what ``state_dict`` of the agent that learned the one before ended with,
+            without its optimizers; None elsewhere.
     """
 
     task: Task
@@ -225,6 +227,7 @@ class AgentContext:
     device: str
     precision: Precision
     tasks: tuple[Task, ...]
+    inherited: Mapping[str, Any] | None = None
 
 
 class Agent(Protocol):
@@ -296,6 +299,7 @@ class Method:
         online: whether it takes environment steps.
         pretrained: whether it needs the shared pre-trained world model.
         shared: whether one agent, trained offline once per suite and seed, is what every task evaluates.
+        sequential: whether its agent can go on from one task to the next (``AgentContext.inherited``).
     """
 
     name: str
@@ -315,3 +319,4 @@ class Method:
     online: bool = True
     pretrained: bool = False
     shared: bool = False
+    sequential: bool = False

@@ -48,7 +48,9 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``protocol`` holds what must be equal for scores to share a table (suite's protocol, evaluation, precision);
     ``settings`` the resolved settings of the method; ``data`` the digest of the data set (None for methods without
-    data), ``stage`` the id of the shared pre-training (None without).
+    data) and ``subset`` what was taken of it (empty: everything), ``stage`` the id of the shared pre-training (None
+    without). In a sequence of tasks ``earlier`` names those before this one and ``after`` is the id of the run before,
+    whose agent goes on (None in the first); elsewhere both are None.
     """
 
     method: str
@@ -64,6 +66,9 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settings: dict[str, Any]
     data: Name | None
     stage: Name | None
+    subset: dict[str, Any] = {}
+    earlier: tuple[Name, ...] | None = None
+    after: Name | None = None
 
 
 def digest(value: Any) -> str:
@@ -144,6 +149,43 @@ class Episode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     updates: int
     wall_clock: float
     metrics: dict[str, float] = {}
+
+
+class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One method at one level of a factor, in an experiment.
+
+    Attributes:
+        factor, level: what was varied and how. value: the level's place on an axis, where levels are numbers.
+        reference: whether the other levels of the factor are held against this one.
+        method: its name.
+        runs: one per task and seed; several arms may share runs.
+    """
+
+    factor: str
+    level: str
+    value: float | None
+    reference: bool
+    method: str
+    runs: list[Identity]
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which runs an experiment consists of: ``experiments/<suite>-<profile>-<name>.json`` beside the runs' folder.
+
+    Attributes:
+        name, question: of the experiment.
+        factors: descriptions of what was varied, by name.
+        arms: in the order of factors and levels.
+        checksum: as in ``Run``.
+    """
+
+    name: Name
+    question: str
+    suite: Name
+    profile: Name
+    factors: dict[str, str]
+    arms: list[Arm]
+    checksum: str = ""
 
 
 @dataclass(frozen=True)
@@ -282,6 +324,20 @@ def decode_run(raw: bytes, where: str) -> Run:
     except (AttributeError, ValueError, RecursionError, msgspec.MsgspecError) as error:  # not UTF-8 is a ValueError
         raise RecordError(f"{where} cannot be read as a run record: {error}") from error
     return run
+
+
+def find_plans(folder: Path, suite: str, profile: str) -> tuple[list[Plan], list[str]]:
+    """Plans of the experiments of one suite and profile, by name, and a sentence for each that cannot be read."""
+    plans, problems = [], []
+    for path in sorted(folder.glob(f"{suite}-{profile}-*.json")):
+        try:
+            plan = decode_checked(path.read_bytes(), Plan)
+        except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+            problems.append(f"{path} cannot be read as the plan of an experiment ({error}); run the experiment again.")
+            continue
+        if (plan.suite, plan.profile) == (suite, profile):
+            plans.append(plan)
+    return plans, problems
 
 
 def append_episodes(folder: Path, episodes: Sequence[Episode]) -> int:

@@ -110,12 +110,15 @@ def grant(
     observation: ObservationKind,
     tasks: Sequence[Task] = (),
     progress: Progress | None = None,
+    *,
+    indices: Sequence[int] | None = None,
+    earlier: Sequence[EpisodeView] = (),
 ) -> DataView:
     """The view of ``dataset`` for a method that declares ``access`` and learns ``task``.
 
     - ``NONE``: touching anything raises DataAccessError.
-    - ``REWARD_FREE``: every episode: observations, actions, action dimension. Episode j of the view is episode j of
-      the data set, so that the harness can judge what a method chose.
+    - ``REWARD_FREE``: every episode: observations, actions, action dimension. Episode j of the view is the j-th of
+      ``indices`` (then of ``earlier``), so that the harness can judge what a method chose.
     - ``LABELLED``: the episodes of the task's scene (which in DMControl is its embodiment), with the task's rewards.
     - ``LABELLED_MULTITASK``: the same for every task of ``tasks``, with task identity; an episode comes once per task.
     - ``DEMONSTRATIONS``: for every task of ``tasks``, without rewards and with task identity, the best tenth (at least
@@ -129,6 +132,8 @@ def grant(
         observation: ``state`` or ``pixels``.
         tasks: of the multi-task grants; by default only ``task``.
         progress: told how far the labels are.
+        indices: of the episodes that there are for this method, ascending; all without.
+        earlier: of a reward-free view, what was seen online in earlier tasks of a sequence.
 
     Raises:
         UserError: the data has another action repeat, lacks the task's scene or pictures, or has no demonstration.
@@ -143,11 +148,12 @@ def grant(
                 f"The data in {dataset.path} has action repeat {dataset.action_repeat} and task {one.name} has "
                 f"{one.action_repeat}; collect data with the task's action repeat."
             )
+    there = dataset.episodes if indices is None else [dataset.episodes[index] for index in indices]
     if access is DataAccess.REWARD_FREE:
-        return DataView(access, [_view(dataset, suite, info, observation, access) for info in dataset.episodes])
+        return DataView(access, [*(_view(dataset, suite, info, observation, access) for info in there), *earlier])
     views: list[EpisodeView] = []
     for one in (task,) if access is DataAccess.LABELLED else tuple(tasks) or (task,):
-        infos = [info for info in dataset.episodes if info.scene == one.scene]
+        infos = [info for info in there if info.scene == one.scene]
         if not infos:
             raise UserError(
                 f"The data in {dataset.path} has no episode of {one.scene} for {one.name}; collect it first."

@@ -95,6 +95,11 @@ def _fetch_inputs(store: storage.Store, job: Job, work: Work, layout: Layout, pr
     stage = job.stage if isinstance(job, Identity) else None
     if stage and not storage.fetch_once(store, f"stages/{stage}", layout.stage(stage)):
         raise UserError(f"The stage {stage} is not in storage {store.url}; make it: wpt-bench pretrain.")
+    after = job.after if isinstance(job, Identity) else None
+    while after:  # the runs before it in a sequence of tasks
+        if not storage.fetch_once(store, f"runs/{after}", layout.runs / after):
+            raise UserError(f"The run {after} is not in storage {store.url}; the command that runs the grid makes it.")
+        after = records.read_run(layout.runs / after).identity.after
     if job.data is None:
         return None
     progress(0.0, "fetching data")

@@ -206,21 +206,25 @@ class _Grid:
             self.waiting[job_id] = self.waiting.pop(job_id)
 
     def fail(self, job_id: str, why: str) -> None:
-        """The job, and with a stage what needs it, is not waited for any more."""
+        """The job, and whatever starts from it, is not waited for any more."""
         del self.waiting[job_id]
         self.failed[job_id] = why
         self.report(job_id, 1.0, f"failed: {why}")
-        for blocked in [other for other, run in self.waiting.items() if _stage(run) == job_id]:
-            del self.waiting[blocked]
+        gone = {job_id}
+        for other, run in list(self.waiting.items()):  # in a sequence a run comes after the one it goes on from
+            if gone & _needs(run):
+                gone.add(other)
+                del self.waiting[other]
 
 
 def _ready(waiting: Mapping[str, Job], begun: Collection[str]) -> list[str]:
-    """Jobs that may begin, in their order: a run may when its stage is not among those still to be made."""
-    return [job_id for job_id, job in waiting.items() if job_id not in begun and _stage(job) not in waiting]
+    """Jobs that may begin, in their order: a run may when nothing that it starts from is still to be made."""
+    return [job_id for job_id, job in waiting.items() if job_id not in begun and not _needs(job) & waiting.keys()]
 
 
-def _stage(job: Job) -> str | None:
-    return job.stage if isinstance(job, Identity) else None
+def _needs(job: Job) -> set[str]:
+    """Ids of what a job starts from: a run's stage, and in a sequence of tasks the run before."""
+    return {needed for needed in (job.stage, job.after) if needed} if isinstance(job, Identity) else set()
 
 
 def _seconds(job: Job, layout: Layout) -> float:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from wpt_bench import records, registry
 from wpt_bench.data.store import Dataset
 from wpt_bench.data.views import grant
+from wpt_bench.profiles import Subset
 from wpt_bench.protocol import (
     WARM_UP,
     Agent,
@@ -29,16 +30,17 @@ from wpt_bench.protocol import (
     episode_seed,
 )
 from wpt_bench.records import Episode, Identity
-from wpt_bench.running import checkpoint
+from wpt_bench.running import checkpoint, inputs
 from wpt_bench.running.plan import Layout, new_run, resolve, shared_tasks
 from wpt_bench.running.provenance import peak_memory, provenance
+from wpt_bench.running.sequence import EARLIER, WEIGHTS, before_in_sequence, inherited, replay_file, seen_before
 from wpt_bench.running.stages import whole_weights
+from wpt_bench.running.subset import choose, mixed
 from wpt_bench.running.tracking import Trackers
 
 CHECKPOINT_SECONDS = 20.0
 LOCK_SECONDS = 1.0
 """How long a lock may be held by somebody who only looks whether it is."""
-WEIGHTS = "weights.safetensors"
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -133,17 +135,21 @@ class _Loop:
         self.method = registry.method(identity.method)
         self.task = registry.task(identity.suite, identity.task)
         self.settings: Any = resolve(self.method, identity.settings)
-        suite = registry.suite(identity.suite)
+        suite = inputs.suite(identity.suite, identity.protocol["inputs"])
         self.env = suite.make(self.task, identity.observation)
         episodes = identity.protocol["evaluation_episodes"]
         self.evaluation_envs = [suite.make(self.task, identity.observation) for _ in range(episodes)]
         for env in [self.env, *self.evaluation_envs]:
             stack.callback(env.close)
         self.dataset: Dataset | None = None
+        self.indices: list[int] = []
+        """Episodes of the data set that there are for this run."""
         if self.method.data_access != DataAccess.NONE:
             if data is None:
                 raise UserError(f"{self.method.name} needs offline data; run `wpt-bench data collect` first.")
             self.dataset = Dataset.open(data)
+            self.indices = self._choose(self.dataset)
+        before = before_in_sequence(identity, layout)
         weights = whole_weights(layout, identity.stage) if identity.stage else None
         # What all tasks share was trained before, on data that a task's own run has no more use for.
         access = DataAccess.NONE if self.method.shared else self.method.data_access
@@ -154,13 +160,19 @@ class _Loop:
                 units=suite.units(self.task.embodiment),
                 seed=identity.seed,
                 budget=identity.budget,
-                data=grant(self.dataset, access, self.task, suite, identity.observation, progress=progress),
+                data=grant(
+                    *(self.dataset, access, self.task, suite, identity.observation),
+                    progress=progress,
+                    indices=self.indices,
+                    earlier=seen_before(before, layout, suite.units(self.task.embodiment)),
+                ),
                 settings=self.settings,
                 pretrained=weights if self.method.pretrained else None,
                 initial_observation=self.env.reset(seed=episode_seed(identity.seed, "train", 0))[0],
                 device=device,
                 precision=identity.protocol["precision"],
                 tasks=shared_tasks(suite, self.dataset) if self.method.shared and self.dataset else (self.task,),
+                inherited=inherited(before, layout),
             )
         )
         self.shared_weights = weights if self.method.shared else None
@@ -170,6 +182,15 @@ class _Loop:
         self.replay: list[str] = []
         self.wall_clock, self.started = 0.0, time.monotonic()
         self.saved = self.started
+
+    def _choose(self, dataset: Dataset) -> list[int]:
+        identity, subset = self.identity, msgspec.convert(self.identity.subset, Subset)
+        indices = choose(dataset, subset, None if self.method.shared else self.task.scene)
+        if subset.irrelevant is None:
+            return indices
+        count = identity.settings.get("retrieved", len(indices))
+        mixture = (identity.observation, subset.irrelevant, count, identity.seed)
+        return mixed(dataset, indices, self.task, *mixture)
 
     def go(self, episodes: int | None, trackers: Sequence[str], stack: ExitStack) -> None:
         """The run from where it stands to its end, or to the end of its first ``episodes`` training episodes."""
@@ -205,14 +226,22 @@ class _Loop:
         self._finish()
 
     def _prepare(self) -> None:
-        """What comes before the first update; what the agent retrieved is judged here, for people's eyes only."""
+        """What comes before the first update; what the agent retrieved is judged here, for people's eyes only.
+
+        The record has indices into the data set; episodes of earlier tasks follow its last one.
+        """
         if self.shared_weights is not None:
             self.agent.load_state_dict(checkpoint.decode(self.shared_weights))
             self.updates = self.offline_updates
             return
         diagnostics = self.run.diagnostics = self.agent.offline(self.progress)
         if self.dataset is not None and diagnostics.get("retrieved"):
-            scenes = [self.dataset.episodes[index].scene for index in diagnostics["retrieved"]]
+            known, first = self.indices, len(self.dataset.episodes) - len(self.indices)
+            retrieved = [known[one] if one < len(known) else one + first for one in diagnostics["retrieved"]]
+            diagnostics["retrieved"] = retrieved
+            stored = [index for index in retrieved if index < len(self.dataset.episodes)]
+            scenes = [self.dataset.episodes[index].scene for index in stored]
+            scenes += [EARLIER] * (len(retrieved) - len(stored))
             diagnostics["retrieval_precision"] = scenes.count(self.task.scene) / len(scenes)
 
     def _offline_update(self) -> None:
@@ -330,13 +359,10 @@ class _Loop:
         """One file per training episode: the replay is never part of a checkpoint."""
         observation, action, reward = (np.stack([np.asarray(row[part]) for row in rows]) for part in range(3))
         data = safetensors.numpy.save({"observation": observation, "action": action, "reward": reward})
-        path = self._episode(index)
+        path = replay_file(self.folder, index)
         path.parent.mkdir(exist_ok=True)
         records.write_atomic(path, data)
         self.replay.append(checkpoint.digest(data))
-
-    def _episode(self, index: int) -> Path:
-        return self.folder / "replay" / f"{index:06d}.safetensors"
 
     def _save(self) -> None:
         rows = records.rows_digest(self.folder, self.rows_length)
@@ -365,7 +391,7 @@ class _Loop:
         if records.rows_digest(self.folder, kept.rows_length) != kept.rows:
             raise checkpoint.Damaged(f"{self.folder / records.ROWS} is not what it was at a checkpoint")
         for index, expected in enumerate(kept.replay):
-            path = self._episode(index)
+            path = replay_file(self.folder, index)
             if not path.is_file() or records.sha256(path)[:16] != expected:
                 records.discard(path)
                 raise checkpoint.Damaged(f"{path} is missing or damaged")
@@ -381,7 +407,7 @@ class _Loop:
         own = {key.removeprefix("agent/"): value for key, value in state.items() if key.startswith("agent/")}
         try:
             for index in range(len(kept.replay)):
-                episode = safetensors.numpy.load_file(self._episode(index))
+                episode = safetensors.numpy.load_file(replay_file(self.folder, index))
                 for step, observation in enumerate(episode["observation"]):
                     action = episode["action"][step] if step else None
                     self.agent.observe(observation, action, float(episode["reward"][step]))
@@ -394,18 +420,22 @@ class _Loop:
         self.replay = kept.replay
 
     def _finish(self) -> None:
-        """The final weights stay (those that tasks share, with what they share), the replay goes."""
+        """The final weights stay (those that tasks share, with what they share); outside a sequence the replay goes."""
         if self.shared_weights is None:
             weights = {key: value for key, value in self.agent.state_dict().items() if not key.count("optimizer")}
             records.write_atomic(self.folder / WEIGHTS, checkpoint.encode(weights))
         self._measure()
         self.run.status = "done"
         left = [path for path in (self.folder / records.ROWS, self.folder / WEIGHTS) if path.is_file()]
-        self.run.files = {path.name: records.sha256(path) for path in left}
+        replay = [replay_file(self.folder, index) for index in range(len(self.replay))]
+        if self.identity.earlier is not None:
+            left += replay
+        self.run.files = {path.relative_to(self.folder).as_posix(): records.sha256(path) for path in left}
         records.write_run(self.folder, self.run)
         checkpoint.clear(self.folder)
-        for path in (self.folder / "replay").glob("*.safetensors"):
-            path.unlink()
+        if self.identity.earlier is None:
+            for path in replay:
+                path.unlink(missing_ok=True)
         self.progress(1.0, "done")
 
     def _measure(self) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from wpt_bench import registry
 from wpt_bench.data.store import Dataset
-from wpt_bench.profiles import Grid, Profile, refuse_sizes
+from wpt_bench.profiles import Grid, Inputs, Profile, refuse_sizes
 from wpt_bench.protocol import (
     ACTION_PAD,
     DISCOUNT,
@@ -36,7 +36,8 @@ class PretrainingIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
     Attributes:
         pretraining: the profile's ``Pretraining`` as JSON, without the seeds.
-        data: digest of the data set.
+        data: digest of the data set. subset, scene: what was taken of it, see ``running.subset.choose``.
+        inputs: as in ``Profile``.
         seed: of this pre-training.
     """
 
@@ -49,12 +50,16 @@ class PretrainingIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     pretraining: dict[str, Any]
     data: str
     seed: int
+    inputs: Inputs
+    subset: dict[str, Any] = {}
+    scene: str | None = None
 
 
 class SharedAgentIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an agent that all tasks of a suite share is a function of; its digest is the stage's id.
 
-    Attributes: as in ``Identity`` and its protocol; ``seed`` is that of the runs that evaluate it.
+    Attributes: as in ``Identity`` and its protocol; ``seed`` is that of the runs that evaluate it; ``inputs`` as in
+    ``Profile``.
     """
 
     method: str
@@ -67,6 +72,8 @@ class SharedAgentIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     settings: dict[str, Any]
     data: str
     seed: int
+    inputs: Inputs
+    subset: dict[str, Any] = {}
 
 
 StageIdentity = PretrainingIdentity | SharedAgentIdentity
@@ -100,8 +107,17 @@ class Layout:
         """One folder per run id."""
         return self.out / "runs"
 
+    @property
+    def plans(self) -> Path:
+        """One file per experiment."""
+        return self.out / "experiments"
+
+    def plan(self, suite: str, profile: str, experiment: str) -> Path:
+        """Which runs an experiment consists of."""
+        return self.plans / f"{suite}-{profile}-{experiment}.json"
+
     def report(self, suite: str, profile: str) -> Path:
-        """The rendered report of a grid."""
+        """The rendered report of a grid, or of an experiment's whose name follows."""
         return self.out / "reports" / f"{suite}-{profile}"
 
 
@@ -168,7 +184,20 @@ def select(
                 f"The budget of {grid.budget} environment steps is not a whole number of {task.id}'s episodes of "
                 f"{task.episode_length}; change it in the profile."
             )
+    if grid.sequence:
+        _refuse_sequence(chosen_tasks, chosen)
     return Selection(suite, profile, grid, chosen_tasks, chosen)
+
+
+def _refuse_sequence(tasks: Sequence[Task], methods: Sequence[Method]) -> None:
+    bodies = {task.embodiment for task in tasks}
+    if len(bodies) > 1:
+        raise UserError(f"A sequence of tasks is of one embodiment, and these are of {', '.join(sorted(bodies))}.")
+    for method in methods:
+        if not method.sequential:
+            raise UserError(
+                f"The agent of {method.name} cannot go on from one task to the next; choose another method."
+            )
 
 
 def _refuse_unknown_settings(profile: Profile) -> None:
@@ -216,8 +245,9 @@ def stages(selection: Selection, data: str) -> list[StageIdentity]:
     wanted = [
         stage
         for seed in selection.grid.seeds
+        for task in selection.tasks
         for method in selection.methods
-        if (stage := _stage(selection, method, data, seed)) is not None
+        if (stage := _stage(selection, method, task, data, seed)) is not None
     ]
     return list({digest(stage): stage for stage in wanted}.values())
 
@@ -234,17 +264,38 @@ def identities(selection: Selection, data: str | None) -> list[Identity]:
     ``data`` is the digest of the data set; where it is None (not collected yet) no run has its final id.
     """
     suite = registry.suite(selection.suite)
-    return [
-        _identity(selection, suite, task, method, seed, data)
-        for seed in selection.grid.seeds
-        for task in selection.tasks
-        for method in selection.methods
-    ]
+    before: dict[str, Identity] = {}
+    made = []
+    for seed in selection.grid.seeds:
+        before.clear()
+        for task in selection.tasks:
+            for method in selection.methods:
+                identity = _identity(selection, suite, task, method, seed, data)
+                if selection.grid.sequence:
+                    identity = _following(identity, before.get(method.name))
+                before[method.name] = identity
+                made.append(identity)
+    return made
+
+
+def together(selections: Sequence[Selection], data: str | None) -> dict[str, Identity]:
+    """The runs of several grids, each once, by id, seed by seed so that every method has a first result early."""
+    found = {digest(run): run for selection in selections for run in identities(selection, data)}
+    return dict(sorted(found.items(), key=lambda item: item[1].seed))
+
+
+def _following(identity: Identity, before: Identity | None) -> Identity:
+    """The run in a sequence of tasks, after the run before."""
+    if before is None:
+        return msgspec.structs.replace(identity, earlier=())
+    earlier = (*(before.earlier or ()), before.task)
+    return msgspec.structs.replace(identity, earlier=earlier, after=digest(before))
 
 
 def _identity(selection: Selection, suite: Suite, task: Task, method: Method, seed: int, data: str | None) -> Identity:
     profile, grid = selection.profile, selection.grid
-    stage = None if data is None else _stage(selection, method, data, seed)
+    stage = None if data is None else _stage(selection, method, task, data, seed)
+    without_data = method.data_access == DataAccess.NONE
     return Identity(
         method=method.name,
         method_version=method.version,
@@ -262,16 +313,20 @@ def _identity(selection: Selection, suite: Suite, task: Task, method: Method, se
             "warm_up": WARM_UP,
             "discount": DISCOUNT,
             "precision": profile.precision,
+            "inputs": profile.inputs,
         },
         settings=msgspec.to_builtins(settings(selection, method)),
-        data=None if method.data_access == DataAccess.NONE else data,
+        data=None if without_data else data,
         stage=None if stage is None else digest(stage),
+        subset={} if without_data else msgspec.to_builtins(grid.subset),
     )
 
 
-def _stage(selection: Selection, method: Method, data: str, run_seed: int) -> StageIdentity | None:
-    """What the method's runs of one seed start from."""
+def _stage(selection: Selection, method: Method, task: Task, data: str, run_seed: int) -> StageIdentity | None:
+    """What the method's runs of one task and seed start from."""
     profile = selection.profile
+    subset = msgspec.structs.replace(selection.grid.subset, irrelevant=None)
+    everywhere = subset.foreign == 1  # then tasks of all scenes start from one model
     if method.shared:
         return SharedAgentIdentity(
             method=method.name,
@@ -284,6 +339,8 @@ def _stage(selection: Selection, method: Method, data: str, run_seed: int) -> St
             settings=msgspec.to_builtins(settings(selection, method)),
             data=data,
             seed=run_seed,
+            inputs=profile.inputs,
+            subset=msgspec.to_builtins(msgspec.structs.replace(subset, foreign=1.0)),
         )
     if not method.pretrained:
         return None
@@ -299,6 +356,9 @@ def _stage(selection: Selection, method: Method, data: str, run_seed: int) -> St
         pretraining=pretraining,
         data=data,
         seed=seeds[run_seed % len(seeds)],
+        inputs=profile.inputs,
+        subset=msgspec.to_builtins(subset),
+        scene=None if everywhere else task.scene,
     )
 
 

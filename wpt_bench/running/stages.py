@@ -20,9 +20,9 @@ from wpt_bench import records, registry
 from wpt_bench.data.sequences import split
 from wpt_bench.data.store import Dataset
 from wpt_bench.data.views import EpisodeView, grant
-from wpt_bench.profiles import Pretraining
+from wpt_bench.profiles import Pretraining, Subset
 from wpt_bench.protocol import AgentContext, DataAccess, Progress, UserError, episode_seed
-from wpt_bench.running import checkpoint
+from wpt_bench.running import checkpoint, inputs
 from wpt_bench.running.plan import (
     Layout,
     PretrainingIdentity,
@@ -32,6 +32,7 @@ from wpt_bench.running.plan import (
     shared_tasks,
 )
 from wpt_bench.running.provenance import provenance
+from wpt_bench.running.subset import choose
 from wpt_bench.wpt.pretraining import Example, Pretrainer, open_loop_error, validation_loss
 
 CHECKPOINT_SECONDS = 30.0
@@ -196,7 +197,7 @@ def _train_shared(
     checkpoint_seconds: float,
 ) -> _Made:
     """One agent for all tasks of the multi-task grant, trained offline."""
-    method, suite = registry.method(identity.method), registry.suite(identity.suite)
+    method, suite = registry.method(identity.method), inputs.suite(identity.suite, identity.inputs)
     settings: Any = resolve(method, identity.settings)
     tasks = shared_tasks(suite, dataset)
     task = tasks[0]
@@ -207,7 +208,10 @@ def _train_shared(
             units=suite.units(task.embodiment),
             seed=identity.seed,
             budget=0,
-            data=grant(dataset, method.data_access, task, suite, identity.observation, tasks, progress),
+            data=grant(
+                *(dataset, method.data_access, task, suite, identity.observation, tasks, progress),
+                indices=choose(dataset, msgspec.convert(identity.subset, Subset), None),
+            ),
             settings=settings,
             pretrained=None,
             initial_observation=np.zeros(0, np.float32),  # no episode is ever begun
@@ -282,15 +286,17 @@ def _split(
     identity: PretrainingIdentity, dataset: Dataset, share: float
 ) -> tuple[dict[str, list[EpisodeView]], dict[str, list[EpisodeView]]]:
     """Training and held-out episodes by embodiment, for the validation alone: no model sees the names."""
-    suite = registry.suite(identity.suite)
-    view = grant(dataset, DataAccess.REWARD_FREE, suite.tasks()[0], suite, identity.observation)
+    suite = inputs.suite(identity.suite, identity.inputs)
+    chosen = choose(dataset, msgspec.convert(identity.subset, Subset), identity.scene)
+    view = grant(dataset, DataAccess.REWARD_FREE, suite.tasks()[0], suite, identity.observation, indices=chosen)
     episodes = view.episodes()
-    scenes = [info.scene for info in dataset.episodes]
+    infos = [dataset.episodes[index] for index in chosen]
+    scenes = [info.scene for info in infos]
 
-    def group(indices: Sequence[int]) -> dict[str, list[EpisodeView]]:
+    def group(members: Sequence[int]) -> dict[str, list[EpisodeView]]:
         groups: dict[str, list[EpisodeView]] = {}
-        for index in indices:
-            groups.setdefault(dataset.episodes[index].embodiment, []).append(episodes[index])
+        for member in members:
+            groups.setdefault(infos[member].embodiment, []).append(episodes[member])
         return groups
 
     training, held_out = split(scenes, share, identity.seed)

@@ -33,7 +33,7 @@ from wpt_bench.world_model.ready import compile_kernels
 from wpt_bench.world_model.rssm import Latent
 from wpt_bench.wpt.behaviour import Behaviour, policy
 from wpt_bench.wpt.guidance import ClonedPrior, Window, clone_prior, draw_window, guidance_probability
-from wpt_bench.wpt.parts import load_world_model, pack, padded, unpack, world_model
+from wpt_bench.wpt.parts import Parts, load_world_model, pack, padded, unpack, world_model
 from wpt_bench.wpt.retrieval import candidates, random_episodes, retrieve
 from wpt_bench.wpt.settings import Settings
 
@@ -80,6 +80,10 @@ class WPTAgent:
             self.prior = ClonedPrior(context.observation, settings.prior_units, settings.prior_depth).to(device)
         if switches.pretrain:
             load_world_model(self.world_model, context.pretrained)
+        if context.inherited is not None:
+            # What the reward head and the critic know is of another reward.
+            kept: Parts = {"world_model": self.world_model, "actor": self.behaviour.actor}
+            unpack(kept, context.inherited)
         self.retrieved: list[int] = []
         self.updates = 0
         self._build_optimizers()
@@ -203,7 +207,7 @@ class WPTAgent:
         settings = self.settings
         share = round(settings.rehearsal * settings.batch) if self._rehearsal else 0
         online = self._replay.sample(settings.batch - share, settings.length, rng)
-        return online, self._rehearsal.sample(share, rng) if self._rehearsal else None
+        return online, self._rehearsal.sample(share, rng) if self._rehearsal and share else None
 
     def _update_model(
         self, online: Batch, rehearsed: Batch | None, generator: torch.Generator
@@ -224,11 +228,12 @@ class WPTAgent:
         feature = latents.feature.detach()[1:, : reward.shape[1]]
         reward_loss = two_hot_loss(self.reward(feature), reward[1:]).mean()
         norm = self._model_optimizer.step(loss + reward_loss)
-        latents = Latent(latents.deter.detach().flatten(0, 1), latents.stoch.detach().flatten(0, 1))
+        rows = slice(reward.shape[1] if self.settings.start_from == "online" else None)
+        latents = Latent(latents.deter.detach()[:, rows].flatten(0, 1), latents.stoch.detach()[:, rows].flatten(0, 1))
         return metrics | {"reward_loss": reward_loss.detach(), "model_gradient": norm}, latents
 
     def _starts(self, latents: Latent, generator: torch.Generator) -> Latent:
-        """The posterior states that imagination starts from."""
+        """The posterior states that imagination starts from, some or all of ``latents``."""
         count = self.settings.starts
         if not count:
             return latents

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from wpt_bench.world_model.config import WorldModelSize
@@ -17,6 +19,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         batch, length: sequences per batch and agent steps per sequence.
         rehearsal: share of the batch drawn from the retrieved episodes.
         horizon: agent steps imagined. starts: posterior states of the batch that imagination starts from (0: all).
+            start_from: which rows of the batch they are of: ``all``, rehearsed ones too, or ``online``.
         units, layers: hidden layers of actor, critic (``layers``) and reward head (two).
         model_lr, actor_critic_lr, adam_eps, grad_clip, weight_decay: Adam; the decay is multiplicative per update.
         entropy: weight of the policy's entropy. lam: of lambda-returns. slow_critic: share of the critic that enters
@@ -35,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     rehearsal: float = 0.25
     horizon: int = 16
     starts: int = 0
+    start_from: Literal["all", "online"] = "all"
     units: int = 512
     layers: int = 3
     model_lr: float = 1e-4
