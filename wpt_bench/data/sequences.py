@@ -205,18 +205,16 @@ class ReplayEpisode:
 def split(groups: Sequence[Hashable], fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Indices to learn from and indices held out: of every group a ``fraction``, at least one, drawn with ``seed``.
 
+    A group of a single episode has none to spare.
+
     Args:
         groups: for every episode, what it belongs to: its embodiment.
         fraction: of each group to hold out, rounded.
         seed: of the draw; a group's draw does not depend on the other groups' episodes.
-
-    Raises UserError if a group has a single episode: none would be left to learn from.
     """
     held_out: list[int] = []
     for group in dict.fromkeys(groups):
         members = [index for index, other in enumerate(groups) if other == group]
-        if len(members) < 2:
-            raise UserError(f"Only one episode of {group} was collected; two are needed to learn and to validate.")
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
         held_out += np.random.default_rng([seed, len(members)]).permutation(members)[:count].tolist()
     kept = set(range(len(groups))) - set(held_out)
