@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from wpt_bench.data.store import Dataset, EpisodeInfo
@@ -104,5 +106,5 @@ def _thin(infos: Iterable[EpisodeInfo], share: float) -> list[EpisodeInfo]:
 
 
 def _text(subset: Subset) -> str:
-    parts = {name: getattr(subset, name) for name in ("share", "collectors", "quality") if getattr(subset, name)}
+    parts: dict[str, Any] = msgspec.to_builtins(subset)
     return ", ".join(f"{name} {value}" for name, value in parts.items())
