@@ -1,4 +1,4 @@
-"""Which episodes a grid has: by share, collector, quality and scene, and how many irrelevant ones a run retrieves among."""
+"""Which episodes a grid has: by share, collector, quality and scene, and how many irrelevant ones a run retrieves."""
 
 from collections import Counter
 
@@ -72,7 +72,7 @@ def test_a_run_has_so_many_irrelevant_episodes(dataset: Dataset, irrelevant: flo
 
 
 def test_a_body_like_no_other_has_no_irrelevant_episodes(dataset: Dataset) -> None:
-    with pytest.raises(UserError, match="tiny/cart-left needs 4 irrelevant episodes of its dimensions .* has 0"):
+    with pytest.raises(UserError, match=r"tiny/cart-left needs 4 irrelevant episodes of its dimensions .* has 0"):
         mixed(dataset, choose(dataset, Subset(), None), tiny_suite.TASKS["cart-left"], "state", 0.5, 8, seed=0)
 
 
