@@ -79,6 +79,7 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         evaluation_episodes: episodes per evaluation.
         retrieved: k, episodes retrieved for rehearsal and for the cloned prior.
         guidance: the share of the budget over which the guidance probability falls from 1 to 0.
+        tuning: short names of the tasks that settings are tuned on; none of a table of results.
     """
 
     tasks: tuple[str, ...]
@@ -90,6 +91,7 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     evaluation_episodes: Annotated[int, msgspec.Meta(ge=1, le=200)] = 10
     retrieved: int = 500
     guidance: float = 1 / 3
+    tuning: tuple[str, ...] = ()
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
