@@ -17,7 +17,7 @@ from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, offline_updates, optimizer, updates_per_step
 from wpt_bench.baselines.networks import Critic, Gaussian, SlowCopy, squared_error
 from wpt_bench.baselines.transitions import Batch, Transitions
-from wpt_bench.protocol import DISCOUNT, AgentContext, DataAccess, Method
+from wpt_bench.protocol import DISCOUNT, STEP_SIZES, AgentContext, DataAccess, Method, Range
 from wpt_bench.world_model.optimizer import Optimizer
 
 
@@ -113,4 +113,9 @@ METHOD = Method(
     updates_per_step=updates_per_step,
     offline_updates=offline_updates,
     tuning="arXiv 2006.09359, as in CORL",
+    search={
+        "learning_rate": STEP_SIZES,
+        "target_rate": Range(0.001, 0.02, log=True),
+        "lam": Range(0.03, 3.0, log=True),
+    },
 )

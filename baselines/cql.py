@@ -22,10 +22,11 @@ from wpt_bench.baselines import soft_actor_critic
 from wpt_bench.baselines.agent import GROUP, offline_updates, updates_per_step
 from wpt_bench.baselines.soft_actor_critic import SoftActorCritic
 from wpt_bench.baselines.transitions import Batch, Transitions
-from wpt_bench.protocol import AgentContext, DataAccess, Method
+from wpt_bench.protocol import STEP_SIZES, AgentContext, DataAccess, Method, Range
 
 PIECE = 1024
 """Rows that the critics take at a time: what they compute then stays in a core's cache."""
+SEARCH = {"learning_rate": STEP_SIZES, "actor_rate": STEP_SIZES, "weight": Range(0.1, 20.0, log=True)}
 
 
 class Settings(soft_actor_critic.Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -141,6 +142,7 @@ METHODS = (
         offline_updates=offline_updates,
         online=False,
         tuning="its authors' repository, for locomotion",
+        search=SEARCH,
     ),
     Method(
         name="cal-ql",
@@ -156,5 +158,6 @@ METHODS = (
         updates_per_step=updates_per_step,
         offline_updates=offline_updates,
         tuning="those of cql here",
+        search=SEARCH,
     ),
 )

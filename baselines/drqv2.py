@@ -18,7 +18,7 @@ from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, optimizer, updates_per_step
 from wpt_bench.baselines.networks import Critic, Deterministic, SlowCopy, squared_error
 from wpt_bench.baselines.transitions import Batch
-from wpt_bench.protocol import DISCOUNT, AgentContext, DataAccess, Method
+from wpt_bench.protocol import DISCOUNT, STEP_SIZES, AgentContext, Choice, DataAccess, Method, Range
 from wpt_bench.world_model.optimizer import Optimizer
 
 NOISE = (1.0, 0.1)
@@ -119,4 +119,10 @@ METHOD = Method(
     settings_group=GROUP,
     updates_per_step=updates_per_step,
     tuning="arXiv 2107.09645, appendix",
+    search={
+        "learning_rate": STEP_SIZES,
+        "target_rate": Range(0.001, 0.05, log=True),
+        "returns": Choice((1, 3, 5)),
+        "largest_noise": Range(0.1, 0.5),
+    },
 )

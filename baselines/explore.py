@@ -19,8 +19,9 @@ from wpt_bench.baselines import comparators
 from wpt_bench.baselines.agent import GROUP, optimizer, updates_per_step
 from wpt_bench.baselines.comparators import FAMILY, Comparator
 from wpt_bench.baselines.networks import Critic, squared_error
+from wpt_bench.baselines.soft_actor_critic import SEARCH
 from wpt_bench.baselines.transitions import Batch, Transitions
-from wpt_bench.protocol import AgentContext, DataAccess, Method
+from wpt_bench.protocol import AgentContext, DataAccess, Method, Range
 from wpt_bench.world_model.optimizer import Optimizer
 
 
@@ -87,4 +88,5 @@ METHOD = Method(
     updates_per_step=updates_per_step,
     pretrained=True,
     tuning="arXiv 2302.02948, appendix; ensemble as in arXiv 2502.19544",
+    search=SEARCH | {"optimism": Range(0.1, 10.0, log=True)},
 )

@@ -22,11 +22,16 @@ from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, offline_updates, optimizer, updates_per_step
 from wpt_bench.baselines.networks import Critic, Gaussian, SlowCopy, Value, squared_error
 from wpt_bench.baselines.transitions import Batch, Transitions
-from wpt_bench.protocol import DISCOUNT, AgentContext, DataAccess, Method
+from wpt_bench.protocol import DISCOUNT, STEP_SIZES, AgentContext, DataAccess, Method, Range
 from wpt_bench.world_model.optimizer import Optimizer
 
 PAPER = "Offline Reinforcement Learning with Implicit Q-Learning, arXiv 2110.06169"
 TUNING = "arXiv 2110.06169, section 5 and appendix B"
+SEARCH = {
+    "learning_rate": STEP_SIZES,
+    "expectile": Range(0.5, 0.95),
+    "inverse_temperature": Range(0.3, 10.0, log=True),
+}
 
 
 class Settings(agent.Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -138,6 +143,7 @@ METHODS = (
         offline_updates=offline_updates,
         online=False,
         tuning=TUNING,
+        search=SEARCH,
     ),
     Method(
         name="iql-finetune",
@@ -153,6 +159,7 @@ METHODS = (
         updates_per_step=updates_per_step,
         offline_updates=offline_updates,
         tuning=TUNING,
+        search=SEARCH,
     ),
     Method(
         name="mt-iql",
@@ -170,5 +177,6 @@ METHODS = (
         online=False,
         shared=True,
         tuning=TUNING,
+        search=SEARCH,
     ),
 )

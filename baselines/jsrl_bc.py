@@ -19,6 +19,7 @@ from torch import nn
 from wpt_bench.baselines import agent, comparators
 from wpt_bench.baselines.agent import GROUP, updates_per_step
 from wpt_bench.baselines.comparators import FAMILY, Comparator
+from wpt_bench.baselines.soft_actor_critic import SEARCH
 from wpt_bench.protocol import AgentContext, DataAccess, Method, Progress, episode_seed
 from wpt_bench.world_model.optimizer import Optimizer
 from wpt_bench.wpt.guidance import ClonedPrior, clone_prior
@@ -108,4 +109,5 @@ METHOD = Method(
     updates_per_step=updates_per_step,
     pretrained=True,
     tuning="arXiv 2302.02948, appendix; the prior is WPT's",
+    search=SEARCH,
 )

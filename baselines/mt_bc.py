@@ -18,7 +18,7 @@ from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, offline_updates, optimizer
 from wpt_bench.baselines.networks import Deterministic
 from wpt_bench.baselines.transitions import Batch, Transitions, of_all_tasks
-from wpt_bench.protocol import AgentContext, DataAccess, Method
+from wpt_bench.protocol import STEP_SIZES, AgentContext, DataAccess, Method
 from wpt_bench.world_model.optimizer import Optimizer
 
 
@@ -80,4 +80,5 @@ METHOD = Method(
     online=False,
     shared=True,
     tuning="arXiv 2106.06860, appendix (its behaviour cloning)",
+    search={"learning_rate": STEP_SIZES},  # it has no other that costs nothing
 )

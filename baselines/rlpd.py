@@ -11,7 +11,7 @@ the actor with every one. From pixels: the encoder of DrQ-v2 and random shifts, 
 from __future__ import annotations
 
 from wpt_bench.baselines.agent import GROUP, updates_per_step
-from wpt_bench.baselines.soft_actor_critic import RLPDSettings, SoftActorCritic
+from wpt_bench.baselines.soft_actor_critic import SEARCH, RLPDSettings, SoftActorCritic
 from wpt_bench.baselines.transitions import Transitions
 from wpt_bench.protocol import DataAccess, Method
 
@@ -39,4 +39,5 @@ METHOD = Method(
     settings_group=GROUP,
     updates_per_step=updates_per_step,
     tuning="arXiv 2302.02948, appendix",
+    search=SEARCH,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from wpt_bench.baselines import soft_actor_critic
 from wpt_bench.baselines.agent import GROUP, updates_per_step
-from wpt_bench.baselines.soft_actor_critic import SoftActorCritic
+from wpt_bench.baselines.soft_actor_critic import SEARCH, SoftActorCritic
 from wpt_bench.protocol import DataAccess, Method
 
 
@@ -33,4 +33,5 @@ METHOD = Method(
     settings_group=GROUP,
     updates_per_step=updates_per_step,
     tuning="arXiv 1812.05905, table 1; pytorch_sac for DMControl",
+    search=SEARCH,
 )

@@ -11,7 +11,7 @@ from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import ModelFreeAgent, optimizer
 from wpt_bench.baselines.networks import Critic, SlowCopy, SquashedGaussian, squared_error
 from wpt_bench.baselines.transitions import Batch
-from wpt_bench.protocol import DISCOUNT, AgentContext
+from wpt_bench.protocol import DISCOUNT, STEP_SIZES, AgentContext, Range
 from wpt_bench.world_model.optimizer import Optimizer
 
 
@@ -51,6 +51,15 @@ class RLPDSettings(Settings, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     layer_norm: bool = True
     cautious_actor: bool = False
     target_entropy: float = -0.5
+
+
+SEARCH = {
+    "learning_rate": STEP_SIZES,
+    "actor_rate": STEP_SIZES,
+    "temperature": Range(0.01, 1.0, log=True),
+    "target_entropy": Range(-1.5, -0.25),
+}
+"""For every method that is soft actor-critic with other data."""
 
 
 class SoftActorCritic(ModelFreeAgent):

@@ -19,11 +19,12 @@ from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, offline_updates, optimizer
 from wpt_bench.baselines.networks import Critic, Deterministic, SlowCopy, squared_error
 from wpt_bench.baselines.transitions import Batch, Transitions
-from wpt_bench.protocol import DISCOUNT, AgentContext, DataAccess, Method
+from wpt_bench.protocol import DISCOUNT, STEP_SIZES, AgentContext, DataAccess, Method, Range
 from wpt_bench.world_model.optimizer import Optimizer
 
 PAPER = "A Minimalist Approach to Offline Reinforcement Learning, arXiv 2106.06860"
 TUNING = "arXiv 2106.06860, appendix"
+SEARCH = {"learning_rate": STEP_SIZES, "alpha": Range(0.25, 25.0, log=True), "noise": Range(0.05, 0.4)}
 
 
 class Settings(agent.Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -136,6 +137,7 @@ METHODS = (
         offline_updates=offline_updates,
         online=False,
         tuning=TUNING,
+        search=SEARCH,
     ),
     Method(
         name="mt-td3-bc",
@@ -153,5 +155,6 @@ METHODS = (
         online=False,
         shared=True,
         tuning=TUNING,
+        search=SEARCH,
     ),
 )

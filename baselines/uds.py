@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from wpt_bench.baselines.agent import GROUP, updates_per_step
 from wpt_bench.baselines.comparators import FAMILY, Comparator, Settings
+from wpt_bench.baselines.soft_actor_critic import SEARCH
 from wpt_bench.baselines.transitions import Transitions
 from wpt_bench.protocol import DataAccess, Method
 
@@ -38,4 +39,5 @@ METHOD = Method(
     updates_per_step=updates_per_step,
     pretrained=True,
     tuning="arXiv 2302.02948, appendix",
+    search=SEARCH,
 )

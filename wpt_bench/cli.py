@@ -338,7 +338,7 @@ def pretrain(
     selection, layout = select(suite, profiles.load(profile), _split(tasks), (), _seeds(seeds)), Layout(out)
     where = _where(workers, device, executor, address, gpus_per_run, storage)
     dataset = _data(selection, layout, workers, yes)
-    with _grid_bars(_stage_names(_stages([selection], dataset))) as show:
+    with _grid_bars(_job_names(_stages([selection], dataset).values())) as show:
         stages = benching.ensure_stages(selection, layout, dataset, show, retries=retries, **where)
     rows = [
         {"stage": stage.id, "seed": stage.identity["seed"]}
@@ -458,6 +458,86 @@ def experiment(
     _report_experiment(plan, layout, as_json)
     if failed:
         raise typer.Exit(1)
+
+
+@command(
+    app,
+    "wpt-bench tune dmc --methods wpt,sac --profile lite --trials 20 · "
+    "wpt-bench tune metaworld --tasks faucet-close,door-close --seeds 0,1 --json",
+)
+def tune(
+    suite: Suite,
+    profile: ProfileName = "quick",
+    tasks: Annotated[
+        str, typer.Option("--tasks", help="comma-separated, of no table of results; default: the profile's for tuning")
+    ] = "",
+    methods: Methods = "",
+    seeds: Annotated[str, typer.Option("--seeds", help="comma-separated; default: the profile's first")] = "",
+    trials: Annotated[int, typer.Option("--trials", min=1, help="of every table of settings, in all")] = 20,
+    out: Out = OUT,
+    workers: Workers = CORES,
+    retries: Retries = 1,
+    device: Device = "cpu",
+    executor: Executor = "local",
+    address: Address = "",
+    gpus_per_run: GpusPerRun = 0.0,
+    storage: Storage = "",
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Searches methods' settings on tasks that are in no table of results, or goes on with a search.
+
+    Every table of settings gets the same number of trials. A trial is one run for each task, seed and chosen method
+    that reads the table; trial 0 has the profile's present settings. Pre-training is shared, and not tuned.
+
+    What comes out: TOML to paste into the profile, in place of the lines of these names, and the number of evaluations
+    that were spent. Raise tuning_evaluations by it where the methods that read the table are declared, so that reports
+    show it. With more --trials the same command goes on.
+    """
+    from wpt_bench import tuning
+    from wpt_bench.running import grid
+    from wpt_bench.running.plan import Layout
+
+    selection = tuning.select(suite, profiles.load(profile), _split(tasks), _split(methods), _seeds(seeds))
+    layout, where = Layout(out), _where(workers, device, executor, address, gpus_per_run, storage)
+    dataset = _data(selection, layout, workers, yes) if selection.needs_data else None
+
+    def make(number: int, runs: Any, stages: Any) -> Any:
+        names = _job_names([*stages, *runs])
+        with _grid_bars(names, f"trial {number} of 0 to {trials - 1}") as show:
+            data = dataset.path if dataset else None
+            outcome = grid.run_grid(runs, layout, data, show, stages=stages, retries=retries, **where)
+        _say_failed(outcome.failed, names)
+        return outcome
+
+    searches = tuning.searches(selection, dataset.digest if dataset else None)
+    made = tuning.tune(searches, layout, trials, make)
+    if as_json:
+        _json(msgspec.to_builtins(made))
+    else:
+        for record in made:
+            _say_tuned(record, tuning.record_file(layout, record.study))
+    if any(record.best is None for record in made):
+        raise typer.Exit(1)
+
+
+def _say_tuned(record: Any, file: Path) -> None:
+    """The trials of a search, and how to use what came out."""
+    rows = [
+        {"trial": trial.number, "score": "failed" if trial.value is None else trial.value} | trial.settings
+        for trial in record.trials
+    ]
+    on = f"{', '.join(record.methods)} on {', '.join(record.tasks)}, seeds {', '.join(map(str, record.seeds))}"
+    _show(rows, False, title=f"settings.{record.table}: {on}")
+    if record.best is None:
+        errors.print(
+            f"[red]Error:[/] No trial of settings.{_plain(record.table)} was without a failed run.", soft_wrap=True
+        )
+        return
+    best = f"Best is trial {record.best} (trial 0 has the profile's present settings). In the profile:"
+    raised = f"Evaluations spent: {record.evaluations}. Raise tuning_evaluations by it: {', '.join(record.read_by)}."
+    for text in (best, "", record.toml, "", raised, f"Record: {file}"):
+        console.print(_plain(text), highlight=False, soft_wrap=True)
 
 
 @command(app, "wpt-bench status · wpt-bench status dmc --profile quick --json")
@@ -652,16 +732,17 @@ def _stages(selections: Sequence[Any], dataset: Any) -> dict[str, Any]:
     return {digest(stage): stage for selection in selections for stage in stages(selection, dataset.digest)}
 
 
-def _stage_names(found: Mapping[str, Any]) -> dict[str, str]:
-    """What to call the stages, by id."""
+def _job_names(jobs: Iterable[Any]) -> dict[str, str]:
+    """What to call stages and runs, by id."""
     from wpt_bench.running.plan import PretrainingIdentity
 
-    return {
-        stage_id: " ".join(["pre-training", *([stage.scene] if stage.scene else []), str(stage.seed)])
-        if isinstance(stage, PretrainingIdentity)
-        else f"{stage.method} for all tasks {stage.seed}"
-        for stage_id, stage in found.items()
-    }
+    def name(job: Any) -> str:
+        if isinstance(job, PretrainingIdentity):
+            return " ".join(["pre-training", *([job.scene] if job.scene else []), str(job.seed)])
+        task = job.task if isinstance(job, records.Identity) else "for all tasks"
+        return f"{job.method} {task} {job.seed}"
+
+    return {records.digest(job): name(job) for job in jobs}
 
 
 def _where(workers: int, device: str, executor: str, address: str, gpus_per_run: float, storage: str) -> dict[str, Any]:
@@ -694,8 +775,7 @@ def _run(
     dataset = _data(needing[0], layout, where["workers"], yes) if needing else None
     runs = together(selections, dataset.digest if dataset else None)
     stages = _stages(needing, dataset)
-    names = _stage_names(stages)
-    names |= {run_id: f"{run.method} {run.task} {run.seed}" for run_id, run in runs.items()}
+    names = _job_names([*stages.values(), *runs.values()])
     with _grid_bars(names) as show:
         outcome = grid.run_grid(
             list(runs.values()),
@@ -707,11 +787,15 @@ def _run(
             trackers=trackers,
             **where,
         )
-    for run_id, why in outcome.failed.items():
-        errors.print(f"[red]Failed:[/] {_plain(names[run_id])}: {_plain(why.strip().splitlines()[-1])}", soft_wrap=True)
+    _say_failed(outcome.failed, names)
     if outcome.failed and check:
         raise typer.Exit(1)
     return bool(outcome.failed)
+
+
+def _say_failed(failed: Mapping[str, str], names: Mapping[str, str]) -> None:
+    for run_id, why in failed.items():
+        errors.print(f"[red]Failed:[/] {_plain(names[run_id])}: {_plain(why.strip().splitlines()[-1])}", soft_wrap=True)
 
 
 def _dry_run(selections: Sequence[Any], layout: Any, workers: int) -> None:
@@ -953,11 +1037,11 @@ def _bar(title: str) -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
-def _grid_bars(names: dict[str, str]) -> Iterator[Callable[[str, float, str], None]]:
+def _grid_bars(names: dict[str, str], title: str = "all") -> Iterator[Callable[[str, float, str], None]]:
     """One bar for everything with time left, one for each job that is being done; finished ones leave a line."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[what]}"))
     with Progress(*columns, console=errors) as bars:
-        overall = bars.add_task("all", total=len(names), what=f"0/{len(names)}")
+        overall = bars.add_task(title, total=len(names), what=f"0/{len(names)}")
         active: dict[str, TaskID] = {}
         fractions: dict[str, float] = {}
 

@@ -106,6 +106,7 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         subset: of the data.
         sequence: whether one agent goes through the tasks in their order, with its weights and all it has seen, instead
             of a fresh one for each.
+        tuning: short names of the tasks that settings are tuned on; none of a table of results.
     """
 
     tasks: tuple[str, ...]
@@ -119,6 +120,7 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     guidance: float = 1 / 3
     subset: Subset = Subset()
     sequence: bool = False
+    tuning: tuple[str, ...] = ()
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

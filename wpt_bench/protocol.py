@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -277,6 +277,26 @@ class Agent(Protocol):
 
 
 @dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high`` that a search may give a setting, on a ``log`` scale where they are rates."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The values that a search may give a setting that is no plain number."""
+
+    options: tuple[float | bool | str, ...]
+
+
+STEP_SIZES = Range(3e-5, 3e-3, log=True)
+"""What is searched of every step size, whatever the method."""
+
+
+@dataclass(frozen=True)
 class Method:
     """A way to learn a task, and what it may see.
 
@@ -300,6 +320,8 @@ class Method:
         pretrained: whether it needs the shared pre-trained world model.
         shared: whether one agent, trained offline once per suite and seed, is what every task evaluates.
         sequential: whether its agent can go on from one task to the next (``AgentContext.inherited``).
+        search: settings that a search may change, by name; methods of one ``settings_name`` have the same. None that
+            changes what a run costs (updates, batches, sizes) or sees (retrieved episodes): more of it would win.
     """
 
     name: str
@@ -320,3 +342,4 @@ class Method:
     pretrained: bool = False
     shared: bool = False
     sequential: bool = False
+    search: Mapping[str, Range | Choice] = field(default_factory=dict, hash=False)

@@ -86,6 +86,12 @@ def test_every_family_of_the_comparison_is_here(family: str, names: str) -> None
         (("list", "thods"), "did you mean 'methods'"),
         (("data", "verify", "nowhere"), "nowhere holds no data set"),
         (("data", "card", "dmc", "--out", "nowhere"), "collect it: wpt-bench data collect dmc"),
+        (
+            ("tune", "dmc", "--profile", "quick", "--tasks", "walker-walk"),
+            "dmc/walker-walk stands in the results of the profile 'lite', on which nothing is tuned",
+        ),
+        (("tune", "metaworld", "--profile", "smoke", "--tasks", "button-press"), "results of the profile 'smoke'"),
+        (("tune", "dmc", "--profile", "paper"), "The profile 'paper' names no tasks to tune dmc on"),
         (("report", "--out", "nowhere"), "make some: wpt-bench bench dmc"),
     ],
 )

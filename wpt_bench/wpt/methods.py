@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from wpt_bench.protocol import Agent, AgentContext, DataAccess, Method
+from wpt_bench.protocol import STEP_SIZES, Agent, AgentContext, DataAccess, Method, Range
 from wpt_bench.wpt.settings import Settings
 
 DREAMER = "Mastering Diverse Domains through World Models, arXiv 2301.04104"
@@ -12,6 +12,13 @@ PAPER = "Generalist World Model Pre-Training for Efficient Reinforcement Learnin
 VERSION = 2
 PILOT_EVALUATIONS = 110
 """About ten pilot runs of seed 0 with eleven evaluations each chose the step sizes of ``quick``."""
+SEARCH = {
+    "model_lr": STEP_SIZES,
+    "actor_critic_lr": STEP_SIZES,
+    "entropy": Range(1e-5, 1e-2, log=True),
+    "rehearsal": Range(0.05, 0.5),
+}
+"""One for all switches. Not k, the retrieved episodes: the comparators' methods work with as many."""
 
 
 def _build(context: AgentContext, *, pretrain: bool, rehearsal: bool, guidance: bool, random_replay: bool) -> Agent:
@@ -41,6 +48,7 @@ def _method(name: str, pretrain: bool, rehearsal: bool, guidance: bool, *, rando
         sequential=True,
         tuning="the authors' code at paper size; step sizes of small profiles on pilot runs, the same for all switches",
         tuning_evaluations=PILOT_EVALUATIONS,
+        search=SEARCH,
     )
 
 

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import torch
 
-from wpt_bench.protocol import DataAccess, Method
+from wpt_bench.protocol import DataAccess, Method, Range
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,4 +59,5 @@ METHOD = Method(
     settings=Settings,
     settings_name="linear-search",  # a profile overrides them in [settings.linear-search]
     updates_per_step=lambda settings: 0.0,
+    search={"noise": Range(0.03, 3.0, log=True)},  # what `wpt-bench tune` may change, nothing that changes the cost
 )
