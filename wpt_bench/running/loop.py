@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -24,6 +26,7 @@ from wpt_bench.protocol import (
     Agent,
     AgentContext,
     DataAccess,
+    Diagnosed,
     Progress,
     UserError,
     episode_seed,
@@ -113,6 +116,23 @@ def lock(folder: Path, *, patient: bool = False) -> FileLock:
     return file_lock
 
 
+@dataclass(frozen=True)
+class _Played:
+    """Evaluation episodes in lockstep: of N episodes T agent steps, as ``protocol.Diagnosed`` takes them.
+
+    Attributes:
+        observation, action, reward: ``(T + 1, N, ...)``; row 0 of the latter two is zero.
+        success: 0.0 or 1.0 ``(T, N)``.
+        returns: undiscounted, float64 ``(N,)``.
+    """
+
+    observation: NDArray[Any]
+    action: NDArray[np.float32]
+    reward: NDArray[np.float32]
+    success: NDArray[np.float64]
+    returns: NDArray[np.float64]
+
+
 class _Loop:
     def __init__(
         self,
@@ -192,6 +212,7 @@ class _Loop:
             self._offline_update()
         if not self.rows_length:
             self._evaluate()
+            self._evaluate_prior()
             self._save()
         while self.method.online and self.env_steps < self.identity.budget:
             if len(self.replay) == episodes:
@@ -212,8 +233,11 @@ class _Loop:
             return
         diagnostics = self.run.diagnostics = self.agent.offline(self.progress)
         if self.dataset is not None and diagnostics.get("retrieved"):
-            scenes = [self.dataset.episodes[index].scene for index in diagnostics["retrieved"]]
-            diagnostics["retrieval_precision"] = scenes.count(self.task.scene) / len(scenes)
+            chosen = [self.dataset.episodes[index] for index in diagnostics["retrieved"]]
+            scenes = Counter(sorted(episode.scene for episode in chosen))
+            diagnostics["retrieval_precision"] = scenes[self.task.scene] / len(chosen)
+            diagnostics["retrieved_scenes"] = dict(scenes)
+            diagnostics["retrieved_embodiments"] = dict(Counter(sorted(episode.embodiment for episode in chosen)))
 
     def _offline_update(self) -> None:
         """One update on the offline data; the last one's metrics stay in the record."""
@@ -286,37 +310,74 @@ class _Loop:
     def _evaluate(self) -> None:
         """Episodes in lockstep, the same ones at every evaluation and for every method."""
         count, seed = len(self.evaluation_envs), self.identity.seed
-        observations = np.stack(
-            [
-                env.reset(seed=episode_seed(seed, "evaluation", index))[0]
-                for index, env in enumerate(self.evaluation_envs)
-            ]
-        )
         # Noise of the latent samples: a stream of its own for each evaluation, clear of the episodes' indices.
         carry = self.agent.begin(count, seed=episode_seed(seed, "evaluation", count + self.env_steps), evaluation=True)
-        returns, success = np.zeros(count), []
+        played = self._play(carry)
+        told: list[dict[str, float]] = [{} for _ in range(count)]
+        if isinstance(self.agent, Diagnosed):
+            seed = episode_seed(seed, "diagnosis", 1 + self.env_steps)
+            told = self.agent.diagnose(played.observation, played.action, played.reward, seed=seed)
+        self._append_played("evaluation", played, told)
+
+    def _evaluate_prior(self) -> None:
+        """What the cloned prior can do alone, on the episodes of an evaluation: for people's eyes only."""
+        count = len(self.evaluation_envs)
+        if not isinstance(self.agent, Diagnosed):
+            return
+        carry = self.agent.begin_prior(count, seed=episode_seed(self.identity.seed, "diagnosis", 0))
+        if carry is not None:
+            self._append_played("prior", self._play(carry), [{} for _ in range(count)])
+
+    def _play(self, carry: Any) -> _Played:
+        """Evaluation episodes with the actions that follow from a carry."""
+        count = len(self.evaluation_envs)
+        observations = [
+            np.stack(
+                [
+                    env.reset(seed=episode_seed(self.identity.seed, "evaluation", index))[0]
+                    for index, env in enumerate(self.evaluation_envs)
+                ]
+            )
+        ]
+        actions = [np.zeros((count, self.task.action_dim), np.float32)]
+        rewards, returns, success = [np.zeros(count)], np.zeros(count), []
         for _ in range(self.task.agent_steps):
-            actions, carry = self.agent.act(carry, observations, evaluation=True)
-            steps = [env.step(action) for env, action in zip(self.evaluation_envs, actions, strict=True)]
-            observations = np.stack([step[0] for step in steps])
-            returns += [float(step[1]) for step in steps]
+            action, carry = self.agent.act(carry, observations[-1], evaluation=True)
+            steps = [env.step(one) for env, one in zip(self.evaluation_envs, action, strict=True)]
+            actions.append(action)
+            observations.append(np.stack([step[0] for step in steps]))
+            rewards.append(np.array([float(step[1]) for step in steps]))
+            returns += rewards[-1]
             success.append([float(step[4]["success"]) for step in steps])
+        return _Played(
+            np.stack(observations),
+            np.stack(actions),
+            np.stack(rewards).astype(np.float32),
+            np.array(success),
+            returns,
+        )
+
+    def _append_played(
+        self, kind: Literal["evaluation", "prior"], played: _Played, told: Sequence[Mapping[str, float]]
+    ) -> None:
+        """A row for each episode, with what the agent told of it."""
         clock = self._clock()
         self._append(
             [
                 Episode(
-                    kind="evaluation",
+                    kind=kind,
                     env_step=self.env_steps,
                     index=index,
-                    episode_return=float(returns[index]),
-                    success_any=max(step[index] for step in success),
-                    success_last=success[-1][index],
+                    episode_return=float(played.returns[index]),
+                    success_any=float(played.success[:, index].max()),
+                    success_last=float(played.success[-1, index]),
                     length=self.task.episode_length,
-                    guided_steps=0,
+                    guided_steps=self.task.agent_steps if kind == "prior" else 0,
                     updates=self.updates,
                     wall_clock=clock,
+                    metrics={name: value for name, value in told[index].items() if math.isfinite(value)},
                 )
-                for index in range(count)
+                for index in range(len(played.returns))
             ]
         )
 
