@@ -12,7 +12,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -32,7 +32,7 @@ DISCOUNT = 0.99
 
 Precision = Literal["fp32", "bf16"]
 ObservationKind = Literal["state", "pixels"]
-Stream = Literal["train", "evaluation", "retrieval", "collection", "agent", "validation"]
+Stream = Literal["train", "evaluation", "retrieval", "collection", "agent", "validation", "diagnosis"]
 _STREAMS: dict[str, int] = {
     "train": 0,
     "evaluation": 1,
@@ -40,6 +40,7 @@ _STREAMS: dict[str, int] = {
     "collection": 3,
     "agent": 4,
     "validation": 5,
+    "diagnosis": 6,
 }
 
 
@@ -273,6 +274,31 @@ class Agent(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what ``state_dict`` gave; replay is restored by the harness through ``observe``."""
+        ...
+
+
+@runtime_checkable
+class Diagnosed(Protocol):
+    """What an agent may offer besides: numbers that explain its run to people. Nothing of the agent changes by them.
+
+    An agent that has these methods is asked; one that lacks them is run just the same.
+    """
+
+    def begin_prior(self, batch: int, *, seed: int) -> Any:
+        """As ``begin`` in evaluation, for episodes in which a cloned prior alone acts; None where there is none."""
+        ...
+
+    def diagnose(
+        self, observation: NDArray[Any], action: NDArray[np.float32], reward: NDArray[np.float32], *, seed: int
+    ) -> list[dict[str, float]]:
+        """Numbers about each of N evaluation episodes of T agent steps, for its record.
+
+        Args:
+            observation: ``(T + 1, N, ...)``, as the simulator gave them.
+            action, reward: what led to each observation, float32 ``(T + 1, N, action_dim)`` and ``(T + 1, N)``; zero
+                at the first one.
+            seed: all that is drawn is a function of it and of the run's seed.
+        """
         ...
 
 

@@ -126,8 +126,10 @@ class Episode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One row of ``episodes.jsonl``: one training or evaluation episode.
 
     Attributes:
-        kind: ``train`` or ``evaluation``.
-        env_step: environment steps taken when the episode had ended (train) or when it was evaluated (evaluation).
+        kind: ``train``; ``evaluation``; ``prior``: an evaluation episode in which a cloned prior alone acted, once,
+            at step 0, and part of no score; ``earlier``: one of an earlier task of a sequence, after the run's last.
+        task: of which an ``earlier`` episode is; elsewhere empty.
+        env_step: environment steps taken when the episode had ended (train) or when it was evaluated.
         index: of the episode in its stream; evaluation repeats the same indices at every evaluation.
         episode_return: undiscounted sum of rewards over environment steps.
         success_any, success_last: 0.0 or 1.0, at any agent step and at the last one.
@@ -135,10 +137,12 @@ class Episode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         guided_steps: agent steps chosen by the cloned prior.
         updates: gradient updates made so far.
         wall_clock: seconds since the run began, summed over resumptions.
-        metrics: means of the update metrics since the row before (train only).
+        metrics: train: means of the update metrics since the row before. Evaluation: what the agent tells of itself by
+            this episode, which it never learns from; the method says what the numbers are (``wpt/diagnosis.py``).
+            Empty in records of older versions.
     """
 
-    kind: Literal["train", "evaluation"]
+    kind: Literal["train", "evaluation", "prior", "earlier"]
     env_step: int
     index: int
     episode_return: float
@@ -149,6 +153,7 @@ class Episode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     updates: int
     wall_clock: float
     metrics: dict[str, float] = {}
+    task: str = ""
 
 
 class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

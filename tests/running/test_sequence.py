@@ -130,6 +130,22 @@ def test_episodes_of_earlier_tasks_are_counted_as_such(made: tuple[killing.Jobs,
         assert run.diagnostics["retrieval_precision"] == 1 - len(beyond) / 20
 
 
+def test_what_is_left_of_earlier_tasks_is_evaluated_last(made: tuple[killing.Jobs, Layout]) -> None:
+    """On the episodes of the task's own evaluations: their starts and returns under its reward."""
+    (_, (first, second)), layout = made
+    assert not [row for row in records.read_episodes(layout.runs / digest(first)) if row.kind == "earlier"]
+    rows = records.read_episodes(layout.runs / digest(second))
+    left = [row for row in rows if row.kind == "earlier"]
+    assert rows[-len(left) :] == left and [(row.task, row.index) for row in left] == [
+        ("cart-left", 0),
+        ("cart-left", 1),
+    ]
+    own = [row for row in rows if row.kind == "evaluation"][-2:]
+    for there, here in zip(left, own, strict=True):  # the same mean actions: the tasks' rewards add up to one a frame
+        assert there.env_step == second.budget
+        assert there.episode_return + here.episode_return == pytest.approx(tiny_suite.FRAMES, rel=1e-5)
+
+
 def test_a_damaged_run_before_is_named(made: tuple[killing.Jobs, Layout], tmp_path: Path) -> None:
     (_, (_, second)), layout = made
     copied = Layout(tmp_path)

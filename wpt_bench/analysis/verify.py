@@ -142,7 +142,7 @@ def _strangers(folder: Path, found: Sequence[Recorded]) -> Iterator[str]:
 def faults(run: Run, rows: Sequence[Episode]) -> Iterator[str]:
     """What is wrong with the rows of a finished run: a sentence each, as the rest of one that names file and run."""
     try:
-        wanted = expected_rows(run)
+        wanted = expected_rows(run, prior=any(row.kind == "prior" for row in rows))
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         yield f"its record does not say when it is evaluated ({type(error).__name__}: {error})."
         return
@@ -165,17 +165,18 @@ def faults(run: Run, rows: Sequence[Episode]) -> Iterator[str]:
             yield f"its record has a wall-clock of {run.wall_clock} s and its rows end at {rows[-1].wall_clock} s."
 
 
-def expected_rows(run: Run) -> list[tuple[str, int, int]]:
+def expected_rows(run: Run, *, prior: bool) -> list[tuple[str, int, int]]:
     """Kind, environment step and index of every row that the protocol asks for, in the order of the loop.
 
     Evaluations come before the first episode, after each that passes a multiple of ``evaluation_every`` times the
-    budget, and after the last; methods without online steps are evaluated once.
+    budget, and after the last; methods without online steps are evaluated once. With ``prior``, the cloned prior was
+    evaluated after the first: no record says whether there was one, and older versions did not.
     """
     budget, length = run.identity.budget, run.episode_length
     protocol = run.identity.protocol
     every = max(1, round(protocol["evaluation_every"] * budget))
     evaluation = range(int(protocol["evaluation_episodes"]))
-    rows = [("evaluation", 0, index) for index in evaluation]
+    rows = [(kind, 0, index) for kind in ("evaluation", *["prior"] * prior) for index in evaluation]
     for episode in range(math.ceil(budget / length) if run.online else 0):
         step = (episode + 1) * length
         rows.append(("train", step, episode))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import gymnasium as gym
 import msgspec
 import numpy as np
 import safetensors
@@ -25,6 +28,7 @@ from wpt_bench.protocol import (
     Agent,
     AgentContext,
     DataAccess,
+    Diagnosed,
     Progress,
     UserError,
     episode_seed,
@@ -115,6 +119,23 @@ def lock(folder: Path, *, patient: bool = False) -> FileLock:
     return file_lock
 
 
+@dataclass(frozen=True)
+class _Played:
+    """Evaluation episodes in lockstep: of N episodes T agent steps, as ``protocol.Diagnosed`` takes them.
+
+    Attributes:
+        observation, action, reward: ``(T + 1, N, ...)``; row 0 of the latter two is zero.
+        success: 0.0 or 1.0 ``(T, N)``.
+        returns: undiscounted, float64 ``(N,)``.
+    """
+
+    observation: NDArray[Any]
+    action: NDArray[np.float32]
+    reward: NDArray[np.float32]
+    success: NDArray[np.float64]
+    returns: NDArray[np.float64]
+
+
 class _Loop:
     def __init__(
         self,
@@ -135,7 +156,7 @@ class _Loop:
         self.method = registry.method(identity.method)
         self.task = registry.task(identity.suite, identity.task)
         self.settings: Any = resolve(self.method, identity.settings)
-        suite = inputs.suite(identity.suite, identity.protocol["inputs"])
+        suite = self.suite = inputs.suite(identity.suite, identity.protocol["inputs"])
         self.env = suite.make(self.task, identity.observation)
         episodes = identity.protocol["evaluation_episodes"]
         self.evaluation_envs = [suite.make(self.task, identity.observation) for _ in range(episodes)]
@@ -213,6 +234,7 @@ class _Loop:
             self._offline_update()
         if not self.rows_length:
             self._evaluate()
+            self._evaluate_prior()
             self._save()
         while self.method.online and self.env_steps < self.identity.budget:
             if len(self.replay) == episodes:
@@ -236,13 +258,18 @@ class _Loop:
             return
         diagnostics = self.run.diagnostics = self.agent.offline(self.progress)
         if self.dataset is not None and diagnostics.get("retrieved"):
-            known, first = self.indices, len(self.dataset.episodes) - len(self.indices)
-            retrieved = [known[one] if one < len(known) else one + first for one in diagnostics["retrieved"]]
+            known, total = self.indices, len(self.dataset.episodes)
+            retrieved = [
+                known[one] if one < len(known) else total + one - len(known) for one in diagnostics["retrieved"]
+            ]
+            stored = [self.dataset.episodes[index] for index in retrieved if index < total]
+            online = Counter({EARLIER: len(retrieved) - len(stored)})
+            scenes = Counter(sorted(episode.scene for episode in stored)) + online
+            bodies = Counter(sorted(episode.embodiment for episode in stored)) + online
             diagnostics["retrieved"] = retrieved
-            stored = [index for index in retrieved if index < len(self.dataset.episodes)]
-            scenes = [self.dataset.episodes[index].scene for index in stored]
-            scenes += [EARLIER] * (len(retrieved) - len(stored))
-            diagnostics["retrieval_precision"] = scenes.count(self.task.scene) / len(scenes)
+            diagnostics["retrieval_precision"] = scenes[self.task.scene] / len(retrieved)
+            diagnostics["retrieved_scenes"] = dict(scenes)
+            diagnostics["retrieved_embodiments"] = dict(bodies)
 
     def _offline_update(self) -> None:
         """One update on the offline data; the last one's metrics stay in the record."""
@@ -315,37 +342,92 @@ class _Loop:
     def _evaluate(self) -> None:
         """Episodes in lockstep, the same ones at every evaluation and for every method."""
         count, seed = len(self.evaluation_envs), self.identity.seed
-        observations = np.stack(
-            [
-                env.reset(seed=episode_seed(seed, "evaluation", index))[0]
-                for index, env in enumerate(self.evaluation_envs)
-            ]
-        )
         # Noise of the latent samples: a stream of its own for each evaluation, clear of the episodes' indices.
         carry = self.agent.begin(count, seed=episode_seed(seed, "evaluation", count + self.env_steps), evaluation=True)
-        returns, success = np.zeros(count), []
+        played = self._play(carry, self.evaluation_envs)
+        told: list[dict[str, float]] = [{} for _ in range(count)]
+        if isinstance(self.agent, Diagnosed):
+            seed = episode_seed(seed, "diagnosis", 1 + self.env_steps)
+            told = self.agent.diagnose(played.observation, played.action, played.reward, seed=seed)
+        self._append_played("evaluation", played, told)
+
+    def _evaluate_prior(self) -> None:
+        """What the cloned prior can do alone, on the episodes of an evaluation: for people's eyes only."""
+        count = len(self.evaluation_envs)
+        if not isinstance(self.agent, Diagnosed):
+            return
+        carry = self.agent.begin_prior(count, seed=episode_seed(self.identity.seed, "diagnosis", 0))
+        if carry is not None:
+            self._append_played("prior", self._play(carry, self.evaluation_envs), [{} for _ in range(count)])
+
+    def _evaluate_earlier(self) -> None:
+        """What is left of the earlier tasks of a sequence, on the episodes that each of them is evaluated on."""
+        count = len(self.evaluation_envs)
+        for name in self.identity.earlier or ():
+            task = registry.task(self.identity.suite, name)
+            with ExitStack() as stack:
+                envs = [self.suite.make(task, self.identity.observation) for _ in range(count)]
+                for env in envs:
+                    stack.callback(env.close)
+                seed = episode_seed(self.identity.seed, "evaluation", count + self.env_steps)
+                played = self._play(self.agent.begin(count, seed=seed, evaluation=True), envs)
+            self._append_played("earlier", played, [{} for _ in range(count)], name)
+
+    def _play(self, carry: Any, envs: Sequence[gym.Env[Any, Any]]) -> _Played:
+        """Evaluation episodes with the actions that follow from a carry."""
+        count = len(envs)
+        observations = [
+            np.stack(
+                [
+                    env.reset(seed=episode_seed(self.identity.seed, "evaluation", index))[0]
+                    for index, env in enumerate(envs)
+                ]
+            )
+        ]
+        actions = [np.zeros((count, self.task.action_dim), np.float32)]
+        rewards, returns, success = [np.zeros(count)], np.zeros(count), []
         for _ in range(self.task.agent_steps):
-            actions, carry = self.agent.act(carry, observations, evaluation=True)
-            steps = [env.step(action) for env, action in zip(self.evaluation_envs, actions, strict=True)]
-            observations = np.stack([step[0] for step in steps])
-            returns += [float(step[1]) for step in steps]
+            action, carry = self.agent.act(carry, observations[-1], evaluation=True)
+            steps = [env.step(one) for env, one in zip(envs, action, strict=True)]
+            actions.append(action)
+            observations.append(np.stack([step[0] for step in steps]))
+            rewards.append(np.array([float(step[1]) for step in steps]))
+            returns += rewards[-1]
             success.append([float(step[4]["success"]) for step in steps])
+        return _Played(
+            np.stack(observations),
+            np.stack(actions),
+            np.stack(rewards).astype(np.float32),
+            np.array(success),
+            returns,
+        )
+
+    def _append_played(
+        self,
+        kind: Literal["evaluation", "prior", "earlier"],
+        played: _Played,
+        told: Sequence[Mapping[str, float]],
+        task: str = "",
+    ) -> None:
+        """A row for each episode, with what the agent told of it."""
         clock = self._clock()
         self._append(
             [
                 Episode(
-                    kind="evaluation",
+                    kind=kind,
+                    task=task,
                     env_step=self.env_steps,
                     index=index,
-                    episode_return=float(returns[index]),
-                    success_any=max(step[index] for step in success),
-                    success_last=success[-1][index],
+                    episode_return=float(played.returns[index]),
+                    success_any=float(played.success[:, index].max()),
+                    success_last=float(played.success[-1, index]),
                     length=self.task.episode_length,
-                    guided_steps=0,
+                    guided_steps=self.task.agent_steps if kind == "prior" else 0,
                     updates=self.updates,
                     wall_clock=clock,
+                    metrics={name: value for name, value in told[index].items() if math.isfinite(value)},
                 )
-                for index in range(count)
+                for index in range(len(played.returns))
             ]
         )
 
@@ -424,6 +506,7 @@ class _Loop:
         if self.shared_weights is None:
             weights = {key: value for key, value in self.agent.state_dict().items() if not key.count("optimizer")}
             records.write_atomic(self.folder / WEIGHTS, checkpoint.encode(weights))
+        self._evaluate_earlier()
         self._measure()
         self.run.status = "done"
         left = [path for path in (self.folder / records.ROWS, self.folder / WEIGHTS) if path.is_file()]

@@ -87,6 +87,7 @@ def rerun(run: Run, rows: Sequence[Episode], layout: Layout, progress: Progress,
         environment += _environment(run.provenance, stage.provenance, "the pre-training that is here")
     findings = _declarations(run)
     recorded = [row for row in rows if row.env_step <= again[-1].env_step]
+    again = _as_told(again, recorded)
     if environment:
         noise = [row for row in again if _nothing_learned(row)]
         theirs = {row.index: row for row in recorded if row.kind == "train"}
@@ -195,6 +196,16 @@ def _declarations(run: Run) -> list[str]:
         for name in _DECLARED
         if getattr(run, name) != getattr(here, name)
     ]
+
+
+def _as_told(again: Sequence[Episode], recorded: Sequence[Episode]) -> list[Episode]:
+    """What came out, without diagnoses of a kind that the record, made by an older version, has none of."""
+    rows = list(again)
+    if not any(row.kind == "prior" for row in recorded):
+        rows = [row for row in rows if row.kind != "prior"]
+    if not any(row.metrics for row in recorded if row.kind == "evaluation"):
+        rows = [msgspec.structs.replace(row, metrics={}) if row.kind == "evaluation" else row for row in rows]
+    return rows
 
 
 def _unequal(run: str, recorded: Sequence[Episode], again: Sequence[Episode]) -> list[str]:

@@ -104,14 +104,19 @@ class Trackers:
             self._try(name, self._begin, name, folder, run, begin)
 
     def add(self, episodes: Sequence[Episode]) -> None:
-        """A training episode, or all episodes of one evaluation."""
+        """A training episode, or all episodes of one evaluation, of the agent or of its prior."""
         first = episodes[0]
         values = {
             "return": sum(row.episode_return for row in episodes) / len(episodes),
             "success": sum(row.success_last for row in episodes) / len(episodes),
         }
         points = {f"{first.kind}/{name}": value for name, value in values.items()}
-        points |= {f"update/{name}": value for name, value in first.metrics.items()}
+        whose = "update" if first.kind == "train" else first.kind
+        points |= {
+            f"{whose}/{name}": sum(row.metrics[name] for row in episodes) / len(episodes)
+            for name in first.metrics
+            if all(name in row.metrics for row in episodes)
+        }
         for name, tracker in list(self._live.items()):
             self._try(name, tracker.add, first.env_step, points)
 

@@ -31,6 +31,7 @@ from wpt_bench.world_model.nets import head
 from wpt_bench.world_model.optimizer import Optimizer
 from wpt_bench.world_model.ready import compile_kernels
 from wpt_bench.world_model.rssm import Latent
+from wpt_bench.wpt import diagnosis
 from wpt_bench.wpt.behaviour import Behaviour, policy
 from wpt_bench.wpt.guidance import ClonedPrior, Window, clone_prior, draw_window, guidance_probability
 from wpt_bench.wpt.parts import Parts, load_world_model, pack, padded, unpack, world_model
@@ -90,6 +91,7 @@ class WPTAgent:
         self._warm_up_steps = WARM_UP * context.budget
         self._env_steps = 0
         self._rehearsal: SequenceSampler | None = None
+        self._neighbours: diagnosis.Neighbours | None = None
         self._action_mask = torch.zeros(ACTION_PAD, device=device)
         self._action_mask[: task.action_dim] = 1.0
         shape = (task.state_dim,) if context.observation == "state" else (IMAGE_SIZE, IMAGE_SIZE, 3)
@@ -188,6 +190,40 @@ class WPTAgent:
         if self.context.observation == "pixels":
             return torch.from_numpy(np.array(observation))
         return torch.from_numpy(padded(observation, units))
+
+    # For people
+
+    def begin_prior(self, batch: int, *, seed: int) -> Carry | None:
+        """A carry with which the cloned prior chooses every action; None without a prior."""
+        if self.prior is None:
+            return None
+        carry = self.begin(batch, seed=seed, evaluation=True)
+        return replace(carry, guided=Window(0, self.context.task.agent_steps))
+
+    def diagnose(
+        self, observation: NDArray[Any], action: NDArray[np.float32], reward: NDArray[np.float32], *, seed: int
+    ) -> list[dict[str, float]]:
+        """See ``diagnosis``, which has all the numbers; distances are to the episodes that were retrieved."""
+        steps, count = reward.shape
+        seen = self._pad(observation.reshape(-1, *observation.shape[2:]), self.context.units)
+        actions = np.pad(action, ((0, 0), (0, 0), (0, ACTION_PAD - action.shape[2])))
+        numbers = diagnosis.learned(
+            self.world_model,
+            self.reward,
+            self.behaviour.critic,
+            seen.unflatten(0, (steps, count)),
+            torch.from_numpy(actions).to(self.context.device),
+            torch.from_numpy(reward).to(self.context.device),
+            self.context.task.state_dim,
+            seed,
+        )
+        if self.retrieved:
+            if self._neighbours is None:
+                episodes = self.context.data.episodes()
+                chosen = [episodes[index] for index in self.retrieved]
+                self._neighbours = diagnosis.Neighbours(self.context, self.settings.world_model, chosen)
+            numbers["retrieved_distance"] = self._neighbours.distances(observation)
+        return [{name: float(values[index]) for name, values in numbers.items()} for index in range(count)]
 
     # Learning
 

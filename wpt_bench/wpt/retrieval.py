@@ -56,6 +56,23 @@ def nearest_episodes(
     return [int(indices[row]) for row in found[0]]
 
 
+class FrozenEncoder:
+    """The encoder as pre-training left it, whatever becomes of the run's own: the space that retrieval searches."""
+
+    def __init__(self, context: AgentContext, size: WorldModelSize) -> None:
+        self._context, self._model = context, world_model(context, size)
+        load_world_model(self._model, context.pretrained)
+        del self._model.rssm, self._model.decoder  # most of the weights; features need none of them
+
+    @torch.no_grad()
+    def features(self, seen: Iterable[tuple[NDArray[Any], Units]]) -> NDArray[np.float32]:
+        """Of observations as simulators give them, ``(n, ...)`` each with their units: float32 ``(sum of n, ...)``."""
+        pixels = self._context.observation == "pixels"
+        prepared = [np.asarray(part) if pixels else padded(part, units) for part, units in seen]
+        batch = torch.from_numpy(np.concatenate(prepared)).to(self._context.device)
+        return self._model.encode(self._model.prepare(batch)).cpu().numpy()
+
+
 def retrieve(context: AgentContext, episodes: Sequence[EpisodeView], size: WorldModelSize, count: int) -> list[int]:
     """The ``count`` episodes that start most like the run's first one, to the frozen pre-trained encoder.
 
@@ -68,17 +85,10 @@ def retrieve(context: AgentContext, episodes: Sequence[EpisodeView], size: World
         count: k; UserError if there are fewer candidates.
     """
     indices = candidates(episodes, context.task.action_dim, context.initial_observation.shape, count)
-    model = world_model(context, size)
-    load_world_model(model, context.pretrained)
-
-    @torch.no_grad()
-    def embed(first: Iterable[tuple[NDArray[Any], Units]]) -> NDArray[np.float32]:
-        seen = [one[None] if context.observation == "pixels" else padded(one[None], units) for one, units in first]
-        return model.encode(model.prepare(torch.from_numpy(np.concatenate(seen)).to(context.device))).cpu().numpy()
-
+    encoder = FrozenEncoder(context, size)
     parts = [indices[start : start + TOGETHER] for start in range(0, len(indices), TOGETHER)]
-    keys = [embed((np.asarray(episodes[i].observation[0]), episodes[i].units) for i in part) for part in parts]
-    query = embed([(context.initial_observation, context.units)])
+    keys = [encoder.features((episodes[i].observation[:1], episodes[i].units) for i in part) for part in parts]
+    query = encoder.features([(context.initial_observation[None], context.units)])
     return nearest_episodes(query[0], np.concatenate(keys), indices, count)
 
 
