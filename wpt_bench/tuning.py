@@ -221,7 +221,7 @@ def tune(wanted: Sequence[Search], layout: Layout, trials: int, make: Make) -> l
                     raise UserError(f"Pre-training failed: {failed[digest(stage)]}")
             for study, values in asked:
                 study.tell(values, [_judged(run, layout, failed) for run in study.search.runs(values)])
-        return [study.record() for study in studies]
+        return [study.write() for study in studies]
 
 
 def _judged(identity: Identity, layout: Layout, failed: Mapping[str, str]) -> TrialRun:
@@ -305,7 +305,7 @@ class _Study:
         return {name: _rounded(value, self.search.space[name]) for name, value in asked.items()}
 
     def tell(self, values: Mapping[str, Value], runs: Sequence[TrialRun]) -> None:
-        """Adds a trial, failed if one of its runs is, and writes the record."""
+        """Adds a trial, failed if one of its runs is."""
         scores = [run.score for run in runs if run.score is not None]
         whole = len(scores) == len(runs)
         trial = optuna.trial.create_trial(
@@ -316,8 +316,14 @@ class _Study:
             user_attrs={"runs": msgspec.to_builtins(runs)},
         )
         self._kept.add_trial(trial)
-        made = msgspec.json.format(msgspec.json.encode(self.record()), indent=1)
-        records.write_atomic(record_file(self._layout, self.search.name), made)
+        self.write()
+
+    def write(self) -> Record:
+        """Writes the record of what there is so far."""
+        record = self.record()
+        plain = msgspec.json.format(msgspec.json.encode(record), indent=1)
+        records.write_atomic(record_file(self._layout, record.study), plain)
+        return record
 
     def record(self) -> Record:
         """What there is so far."""
