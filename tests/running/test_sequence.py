@@ -19,6 +19,8 @@ from wpt_bench.data.store import Dataset
 from wpt_bench.profiles import Profile
 from wpt_bench.protocol import Agent, AgentContext, DataAccess, Units, UserError
 from wpt_bench.records import digest
+from wpt_bench.running.exchange import CACHE_VARIABLE, Exchange, perform_with_storage
+from wpt_bench.running.jobs import Work
 from wpt_bench.running.loop import execute
 from wpt_bench.running.plan import Layout, Selection, identities, select
 from wpt_bench.running.sequence import WEIGHTS, before_in_sequence, inherited, seen_before
@@ -157,6 +159,31 @@ def test_a_damaged_run_before_is_named(made: tuple[killing.Jobs, Layout], tmp_pa
     shutil.rmtree(copied.runs)
     with pytest.raises(UserError, match="comes before in the sequence of tasks, is not finished"):
         before_in_sequence(second, copied)
+
+
+@pytest.mark.parametrize("first_made_here", [False, True])
+def test_through_storage_it_ends_the_same(
+    made: tuple[killing.Jobs, Layout],
+    data: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    first_made_here: bool,
+) -> None:
+    """By workers that share no disk with whoever asks, of whom the second has never seen what the first made."""
+    its, layout = made
+    there = Layout(tmp_path / "asks")
+    work = Work(there, data.path, data_digest=data.digest, storage=(tmp_path / "storage").as_uri())
+    jobs = [*its[0], *its[1]]
+    if first_made_here:
+        killing.make_all((its[0], its[1][:1]), there.out, data.path)
+        jobs = jobs[-1:]
+    exchange = Exchange(work)
+    exchange.share_inputs(jobs)
+    for worker, job in enumerate(jobs):
+        monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / f"worker-{worker}"))
+        assert perform_with_storage(job, work, killing.silent, patient=False)
+        assert exchange.collect(job)
+    assert killing.outcome(its, there.out) == killing.outcome(its, layout.out)
 
 
 def test_killed_again_and_again_a_sequence_ends_the_same(

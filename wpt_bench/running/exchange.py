@@ -40,12 +40,16 @@ class Exchange:
         return _key(job) in self._finished and self.collect(job)
 
     def share_inputs(self, jobs: Collection[Job]) -> None:
-        """Puts into storage what the jobs start from and it lacks: the data set, stages made here before."""
+        """Puts into storage what the jobs start from and it lacks: the data set, stages and runs made here before."""
         if self._work.data is not None:
             self._share(f"data/{self._work.data_digest}", self._work.data)
         for stage in dict.fromkeys(job.stage for job in jobs if isinstance(job, Identity) and job.stage):
             if is_done(self._work.layout, stage):
                 self._share(f"stages/{stage}", self._work.layout.stage(stage))
+        for run in dict.fromkeys(job.after for job in jobs if isinstance(job, Identity) and job.after):
+            folder = self._work.layout.runs / run
+            if (folder / records.RECORD).exists() and records.read_run(folder).status == "done":
+                self._share(f"runs/{run}", folder)
 
     def collect(self, job: Job) -> bool:
         """Fetches what there is of a job; False if there is nothing."""

@@ -258,10 +258,9 @@ class _Loop:
             return
         diagnostics = self.run.diagnostics = self.agent.offline(self.progress)
         if self.dataset is not None and diagnostics.get("retrieved"):
-            known, total = self.indices, len(self.dataset.episodes)
-            retrieved = [
-                known[one] if one < len(known) else total + one - len(known) for one in diagnostics["retrieved"]
-            ]
+            total = len(self.dataset.episodes)
+            known = [*self.indices, *range(total, total + max(diagnostics["retrieved"]) + 1)]
+            retrieved = [known[one] for one in diagnostics["retrieved"]]
             stored = [self.dataset.episodes[index] for index in retrieved if index < total]
             online = Counter({EARLIER: len(retrieved) - len(stored)})
             scenes = Counter(sorted(episode.scene for episode in stored)) + online
