@@ -257,8 +257,8 @@ def test_a_prior_is_evaluated_once_after_the_first_evaluation_or_not_at_all():
     (said,) = faults(run, [row for row in whole if row is not prior[1]])
     assert "lacks prior episode 1 at environment step 0" in said
     late = [*whole[:5], msgspec.structs.replace(prior[1], env_step=1000), *whole[5:]]
-    (said,) = faults(run, late)
-    assert "has, beyond what the protocol asks for, prior episode 1 at environment step 1000" in said
+    beyond = "has, beyond what the protocol asks for, prior episode 1 at environment step 1000"
+    assert any(beyond in said for said in faults(run, late))
     assert any("out of order" in said for said in faults(run, [*prior, *rows]))
 
 
