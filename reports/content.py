@@ -10,6 +10,7 @@ import pandas as pd
 
 from wpt_bench.analysis.aggregate import Estimate, three
 from wpt_bench.analysis.compare import LEVELS, Comparison
+from wpt_bench.analysis.diagnostics import READING
 from wpt_bench.analysis.factorial import ARMS, PARTS, RANDOM_REPLAY
 from wpt_bench.analysis.published import nearest_to_budget
 from wpt_bench.analysis.reach import Reach
@@ -149,6 +150,29 @@ def effects_table(comparison: Comparison) -> Table:
         headings("effect", "on", *numbers, numbers=numbers),
         tuple(rows),
     )
+
+
+def diagnostics_table(comparison: Comparison) -> Table:
+    """Why runs came out as they did: every method on every task of which anything is known."""
+    rows = []
+    for one in comparison.diagnostics:
+        told = one.values
+        bias, prior = told.get("value_bias"), told.get("prior_score")
+        values = [told.get(name) for name in ("value", "value_realised")]
+        cells = (
+            Cell(one.task),
+            Cell(one.method),
+            _told(told.get("open_loop_ratio")),
+            _told(told.get("reward_ratio"), "error {:.3g}", told.get("reward_error")),
+            _told(bias, "{:.3g} predicted, {:.3g} realised", *values),
+            _told(told.get("retrieved_distance")),
+            replace(score(prior), note=_filled("return {:.4g}", told.get("prior_return"))),
+            _retrieved(one.embodiments, one.scenes),
+        )
+        rows.append(Row(cells, one.method))
+    rows.sort(key=lambda row: (row.cells[0].text, row.cells[1].text))
+    columns = headings("task", "method", *READING, numbers=list(READING)[:-1])
+    return Table(_name("diagnostics", comparison), "Diagnostics", columns, tuple(rows))
 
 
 def tasks_table(comparison: Comparison) -> Table:
@@ -296,6 +320,26 @@ def _corrected(estimate: Estimate | None) -> Cell:
 def _ends(estimate: Estimate | None) -> Cell:
     """The corrected interval alone."""
     return Cell(NOTHING) if estimate is None else replace(_corrected(estimate), text=estimate.corrected, value=None)
+
+
+def _told(value: float | None, note: str = "", *of: float | None) -> Cell:
+    """A diagnostic, to three digits, and a note of numbers where there are all of them."""
+    shown = Cell(NOTHING) if value is None else Cell(f"{value:.3g}", value)
+    return replace(shown, note=_filled(note, *of))
+
+
+def _filled(note: str, *numbers: float | None) -> str:
+    return "" if None in numbers else note.format(*numbers)
+
+
+def _retrieved(embodiments: Mapping[str, float], scenes: Mapping[str, float], most: int = 3) -> Cell:
+    """Shares by body; below them by scene, where those are others."""
+
+    def listed(shares: Mapping[str, float]) -> str:
+        named = [f"{name} {share:.0%}" for name, share in list(shares.items())[:most]]
+        return ", ".join(named) + (f", {len(shares) - most} more" if len(shares) > most else "")
+
+    return Cell(listed(embodiments) or NOTHING, note="" if scenes == embodiments else listed(scenes))
 
 
 def _reach(reach: Reach | None, budget: int) -> tuple[Cell, Cell]:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from wpt_bench.analysis.bootstrap import CONFIDENCE
 from wpt_bench.analysis.compare import Comparison, compare_runs
+from wpt_bench.analysis.diagnostics import READING
 from wpt_bench.analysis.properties import DECLARED_RULES, EFFECTS, POOLING, Properties, reasons
 from wpt_bench.analysis.scores import SCRATCH
 from wpt_bench.analysis.summary import figures, plain, properties
@@ -160,7 +161,7 @@ def _templates() -> jinja2.Environment:
     )
     templates.globals.update(look=look, details=details, reasons=reasons, SYMBOLS=SYMBOLS, NOT_MEASURED=NOT_MEASURED)
     templates.globals.update(EFFECTS=EFFECTS, DECLARED_RULES=DECLARED_RULES, POOLING=POOLING, SCRATCH=SCRATCH)
-    templates.globals.update(CONFIDENCE=f"{CONFIDENCE:.0%}", CROWD=CROWD)
+    templates.globals.update(CONFIDENCE=f"{CONFIDENCE:.0%}", CROWD=CROWD, READING=READING)
     templates.filters["inline"] = lambda drawing: Markup(drawing.inline())  # our own SVG; its text is escaped in it
     templates.filters["score"] = lambda value: "—" if value is None else f"{value:.3f}"
     templates.filters["count"] = lambda value: "—" if value is None else f"{value:,.0f}"

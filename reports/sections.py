@@ -15,6 +15,7 @@ from wpt_bench.reports.content import (
     arms_table,
     as_text,
     cost_table,
+    diagnostics_table,
     effects_table,
     methods_table,
     parts_table,
@@ -24,8 +25,10 @@ from wpt_bench.reports.content import (
     tuning_table,
 )
 from wpt_bench.reports.figures.curves import (
+    DIAGNOSTICS,
     adaptation_curves,
     aggregate_curves,
+    diagnostic_curves,
     embodiment_curves,
     guidance_schedule,
     performance_profiles,
@@ -48,6 +51,7 @@ class Section:
         embodiments: curves by embodiment, and their table.
         adaptation: curves of every task of the embodiment with most tasks, its name, and the table by task.
         ablation: effects of WPT's parts; guidance, the schedule as the runs recorded it.
+        diagnostics: why runs came out as they did: curves, where anything was told along the way, and their table.
         overall: aggregates, curves, profiles and comparisons of all methods.
         task_curves: one figure for each task.
         data_sets: digests of the data that runs learned from.
@@ -60,6 +64,7 @@ class Section:
     adaptation: tuple[str, Drawing, Table] | None
     effects: Drawing | None
     guidance: Drawing | None
+    diagnostics: tuple[Drawing | None, Table] | None
     arms: Table
     effect_table: Table
     overall: tuple[Drawing, ...]
@@ -83,14 +88,16 @@ class Section:
     def drawings(self) -> list[Drawing]:
         """Every figure, once."""
         pairs = (self.embodiments and self.embodiments[0], self.adaptation and self.adaptation[1])
-        shown = (self.summary, *pairs, self.effects, self.guidance, *self.overall, *self.task_curves)
+        told = self.diagnostics and self.diagnostics[0]
+        shown = (self.summary, *pairs, self.effects, self.guidance, told, *self.overall, *self.task_curves)
         return [drawing for drawing in shown if drawing is not None]
 
     @property
     def tables(self) -> list[Table]:
         """Every table, once."""
         pairs = (self.embodiments and self.embodiments[1], self.adaptation and self.adaptation[2])
-        shown = (self.methods, self.against, self.tuning, *pairs, self.arms, self.effect_table, self.scores)
+        told = self.diagnostics and self.diagnostics[1]
+        shown = (self.methods, self.against, self.tuning, *pairs, self.arms, self.effect_table, told, self.scores)
         others = (self.published, self.cost, self.missing, self.stale, self.runs)
         return [table for table in (*shown, *others) if table is not None]
 
@@ -120,6 +127,7 @@ def section(comparison: Comparison) -> Section:
         adaptation=_adaptation(comparison),
         effects=part_effects(comparison) if several else None,
         guidance=None if table.guided.empty else guidance_schedule(comparison),
+        diagnostics=_diagnostics(comparison),
         arms=arms_table(comparison),
         effect_table=effects_table(comparison),
         overall=(
@@ -155,6 +163,13 @@ def _adaptation(comparison: Comparison) -> tuple[str, Drawing, Table] | None:
     parts = {task: [part for part in comparison.tasks[task] if part.method in methods] for task in embodiments[name]}
     table = parts_table(comparison, parts, "adaptation", "task")
     return name, adaptation_curves(comparison, name, methods), table
+
+
+def _diagnostics(comparison: Comparison) -> tuple[Drawing | None, Table] | None:
+    if not comparison.diagnostics:
+        return None
+    drawn = comparison.table.diagnostics["name"].isin(DIAGNOSTICS).any()
+    return diagnostic_curves(comparison) if drawn else None, diagnostics_table(comparison)
 
 
 def _provenance(runs: Sequence[Run]) -> tuple[dict[str, str], list[str]]:

@@ -10,8 +10,16 @@ from wpt_bench.analysis.compare import Comparison
 from wpt_bench.analysis.published import published_inside, published_scores
 from wpt_bench.analysis.scores import RunTable
 from wpt_bench.reports.figures.drawing import Drawing, Sketch, draw, score_axis, small_multiples, steps_axis
-from wpt_bench.reports.style import PUBLISHED, PUBLISHED_MARKERS
+from wpt_bench.reports.style import FAINT, PUBLISHED, PUBLISHED_MARKERS
 
+DIAGNOSTICS = {
+    "open_loop_ratio": ("open loop vs persistence", "share of error", 1.0),
+    "reward_ratio": ("reward error vs mean", "share of error", 1.0),
+    "value_bias": ("value bias", "predicted - realised", 0.0),
+    "retrieved_distance": ("distance to retrieved", "ratio", 1.0),
+}
+"""Diagnostics that are drawn: title, label of the axis, and what a run would show that is no better than it could be
+without learning, or that is as it should be."""
 BANDS = "bands are 95% intervals corrected for few seeds"
 
 
@@ -153,6 +161,32 @@ def guidance_schedule(comparison: Comparison) -> Drawing:
         "In the warm-up it drives whole episodes."
     )
     return draw(f"guidance-{table.observation}", caption, (5.0, 2.3), make)
+
+
+def diagnostic_curves(comparison: Comparison) -> Drawing:
+    """What agents told of themselves at each evaluation: median over tasks and seeds, one line per method."""
+    table = comparison.table
+    told = table.diagnostics[table.diagnostics["name"].isin(DIAGNOSTICS)]
+    shown = [name for name in DIAGNOSTICS if name in set(told["name"])]
+
+    def make(sketch: Sketch) -> None:
+        everywhere = small_multiples(sketch, [DIAGNOSTICS[name][0] for name in shown], 2)
+        for axes, name in zip(everywhere, shown, strict=True):
+            label, level = DIAGNOSTICS[name][1:]
+            axes.axhline(level, color=FAINT, linewidth=1.0, zorder=0)
+            for method, own in told[told["name"] == name].groupby("method"):
+                median = own.groupby("env_step")["value"].median()
+                sketch.curve(axes, str(method), median.index, median)
+            steps_axis(axes, table.budget)
+            score_axis(axes, label)
+        sketch.legend(*everywhere)
+
+    caption = (
+        "Diagnostics of evaluation episodes, median over tasks and seeds at each evaluation; the grey lines are at 1, "
+        "where nothing is gained over the trivial predictor or episodes lie as near as retrieved ones, and at 0, where "
+        "values are what is earned."
+    )
+    return draw(f"diagnostics-{table.observation}", caption, (5.0, 2.1 * -(-len(shown) // 2)), make)
 
 
 def _opacity(methods: int) -> float:

@@ -60,12 +60,15 @@ def write(
     tuning_evaluations: int = 0,
     provenance: dict[str, Any] | None = None,
     guided: Sequence[float] = (0.0,),
-    diagnostics: dict[str, float] | None = None,
+    diagnostics: dict[str, Any] | None = None,
+    metrics: dict[str, float] | None = None,
+    prior: Sequence[float] = (),
     **changes: Any,
 ) -> Path:
     """One run whose evaluation episodes have the scores of ``curve`` (by environment step); returns its folder.
 
-    ``guided``: share of the agent steps that a cloned prior chose, for each training episode.
+    ``guided``: share of the agent steps that a cloned prior chose, for each training episode. ``metrics``: of every
+    evaluation episode. ``prior``: scores of episodes in which the prior acted alone.
     """
     its = identity(method, task, seed, **changes)
     family, grant = GRANTS.get(method, ("", "none"))
@@ -110,15 +113,19 @@ def write(
             guided_steps=0,
             updates=step // 20,
             wall_clock=step / 50,
+            metrics=metrics or {},
         )
         for step, values in curve.items()
         for index, value in enumerate(values)
+    ]
+    acted = [
+        Episode("prior", 0, index, value * scale, 0.0, 0.0, 1000, 500, 0, 0.0) for index, value in enumerate(prior)
     ]
     train = [
         Episode("train", 1000 * (number + 1), number, 12.0, 0.0, 0.0, 1000, int(500 * share), 0, 10.0, {"loss": 1.0})
         for number, share in enumerate(guided)
     ]
-    append_episodes(folder, [rows[0], *train, *rows[1:]] if rows else [])
+    append_episodes(folder, [rows[0], *acted, *train, *rows[1:]] if rows else [])
     return folder
 
 

@@ -245,7 +245,21 @@ def test_a_budget_that_is_no_whole_number_of_evaluations():
     # Every 2500 steps of 6000, episodes of 1000: after the episodes that pass 2500 and 5000, and after the last.
     protocol = {"evaluation_every": 0.41666, "evaluation_episodes": 1}
     run, _ = made_up(its("wpt", 0, budget=6000, protocol=protocol))
-    assert [step for kind, step, _ in expected_rows(run) if kind == "evaluation"] == [0, 3000, 5000, 6000]
+    rows = expected_rows(run, prior=False)
+    assert [step for kind, step, _ in rows if kind == "evaluation"] == [0, 3000, 5000, 6000]
+
+
+def test_a_prior_is_evaluated_once_after_the_first_evaluation_or_not_at_all():
+    run, rows = made_up(its("wpt", 0))
+    prior = [msgspec.structs.replace(row, kind="prior", guided_steps=500) for row in rows[:2]]
+    whole = [*rows[:2], *prior, *rows[2:]]
+    assert list(faults(run, rows)) == list(faults(run, whole)) == []
+    (said,) = faults(run, [row for row in whole if row is not prior[1]])
+    assert "lacks prior episode 1 at environment step 0" in said
+    late = [*whole[:5], msgspec.structs.replace(prior[1], env_step=1000), *whole[5:]]
+    beyond = "has, beyond what the protocol asks for, prior episode 1 at environment step 1000"
+    assert any(beyond in said for said in faults(run, late))
+    assert any("out of order" in said for said in faults(run, [*prior, *rows]))
 
 
 def test_only_published_folders_are_looked_at(folder, tmp_path):

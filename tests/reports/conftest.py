@@ -12,6 +12,15 @@ from wpt_bench.analysis.compare import compare
 from wpt_bench.analysis.factorial import ARMS, RANDOM_REPLAY
 
 FEW = {"resamples": 100, "curve_resamples": 50}
+DIAGNOSES = {
+    "open_loop": 0.3,
+    "open_loop_persistence": 1.2,
+    "reward_error": 0.05,
+    "reward_error_mean": 0.04,
+    "value": 12.0,
+    "value_realised": 20.0,
+    "value_bias": -8.0,
+}
 ERROR = "</script><script>alert(1)</script> & a NaN loss"
 
 
@@ -36,9 +45,14 @@ def full(tmp_path_factory):
     runs = folder / "runs"
     tasks = ["walker-stand", "walker-run", "cheetah-run"]
     for number, (method, switches) in enumerate([*ARMS.items(), (RANDOM_REPLAY, (True, True, True))]):
-        precision = {"retrieval_precision": 0.3 if method == RANDOM_REPLAY else 0.9} if switches[1] else None
+        counts = {"walker": 3, "cheetah": 1}
+        retrieved = {"retrieved_scenes": counts, "retrieved_embodiments": counts}
+        retrieved |= {"retrieval_precision": 0.3 if method == RANDOM_REPLAY else 0.9}
         guided = (1.0, 0.8, 0.4, 0.1) if switches[2] else (0.0,)
-        grid(runs, {method: 0.2 + 0.07 * number}, tasks, guided=guided, diagnostics=precision)
+        metrics = DIAGNOSES | ({"retrieved_distance": 1.25} if switches[1] else {})
+        own = {"metrics": metrics, "prior": (0.3, 0.35) if switches[2] else ()}
+        own["diagnostics"] = retrieved if switches[1] else None
+        grid(runs, {method: 0.2 + 0.07 * number}, tasks, guided=guided, **own)
     grid(runs, {"sac": 0.25}, tasks)
     for task in tasks:
         for seed in range(2):

@@ -8,11 +8,13 @@ from analysis.synthetic import flat, grid, identity, write
 
 from reports.parsed import render
 from wpt_bench.analysis.compare import compare
+from wpt_bench.analysis.diagnostics import READING
 from wpt_bench.analysis.factorial import ARMS, RANDOM_REPLAY
 from wpt_bench.analysis.properties import EFFECTS, IMPROVEMENT, REWARD_FREE, Declaration, declared
 from wpt_bench.analysis.scores import load_runs
 from wpt_bench.protocol import UserError
 from wpt_bench.records import digest
+from wpt_bench.reports.figures.curves import DIAGNOSTICS
 from wpt_bench.reports.style import look
 
 LEVELS = {"dreamer": 0.3, "wpt-pretrain-only": 0.35, "wpt-no-guidance": 0.45, "wpt": 0.8}
@@ -68,10 +70,45 @@ def test_no_name_ends_a_script_or_becomes_markup(tmp_path, name):
     assert set(parsed.of("data-method")) == {name, *ARMS, RANDOM_REPLAY}
 
 
+def test_diagnostics_are_shown_and_how_to_read_them(plain, full):
+    words = full.parsed.words
+    assert all(" ".join(text.split()) in words for pair in READING.items() for text in pair)
+    table = pd.read_csv(full.out / "tables" / "diagnostics-state.csv", na_values="—")
+    own = table[(table["task"] == "walker-run") & (table["method"] == "wpt")].iloc[0]
+    assert own.drop(["task", "method"]).to_dict() == {
+        "open loop vs persistence": pytest.approx(0.25),
+        "reward error vs mean": pytest.approx(1.25),
+        "value bias": -8.0,
+        "distance to retrieved": 1.25,
+        "prior alone": pytest.approx(0.325),
+        "retrieved from": "walker 75%, cheetah 25%",
+    }
+    assert "error 0.05" in words and "12 predicted, 20 realised" in words and "return 325" in words
+    scratch = table[(table["task"] == "walker-run") & (table["method"] == "dreamer")].iloc[0]
+    assert scratch[["distance to retrieved", "prior alone", "retrieved from"]].isna().all()
+    assert not {"sac", "td3-bc"} & set(table["method"])
+    panels = {panel["title"]: panel for panel in full.parsed.panels["diagnostics-state"]}
+    assert set(panels) == {title for title, _, _ in DIAGNOSTICS.values()}
+    lines = {series["method"]: series["y"] for series in panels["distance to retrieved"]["series"]}
+    assert set(lines) == {method for method, on in ARMS.items() if on[1]} | {RANDOM_REPLAY}
+    assert lines["wpt"] == [1.25] * 11
+    ours = full.summary["tables"][0]["diagnostics"]
+    assert {(one["method"], one["task"]) for one in ours} == set(zip(table["method"], table["task"], strict=True))
+    missing = "Missing: none of these runs was diagnosed."
+    assert words.count(missing) == 1 and plain.parsed.words.count(missing) == 1
+
+
 def test_figures_are_on_the_page_once_each_and_beside_it_in_every_format(full):
     files = sorted(full.out.joinpath("figures").iterdir())
     names = {path.stem for path in files}
-    assert {"curves-state-wpt", "effects-state", "guidance-state", "curves-pixels-all", "open-loop-error"} <= names
+    assert {
+        "curves-state-wpt",
+        "effects-state",
+        "guidance-state",
+        "diagnostics-state",
+        "curves-pixels-all",
+        "open-loop-error",
+    } <= names
     formats = ("svg", "png", "pdf")
     assert sorted(path.name for path in files) == sorted(f"{name}.{end}" for name in names for end in formats)
     drawn = [name for name in full.parsed.of("id") if name.startswith("figure-")]

@@ -1,5 +1,6 @@
 """The interaction loop on the real cartpole: what it records, and that interruptions leave no trace."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from running import small
 from wpt_bench import records, registry
 from wpt_bench.data.store import Dataset
-from wpt_bench.protocol import Progress, UserError, episode_seed
+from wpt_bench.protocol import Agent, Progress, UserError, episode_seed
 from wpt_bench.running import checkpoint
 from wpt_bench.running.loop import Diverged, execute, lock
 from wpt_bench.running.plan import Layout, identities, stages
@@ -72,6 +73,43 @@ def test_killed_at_any_moment_and_resumed_it_ends_the_same(
     rows, weights = small.outcome(killed, run_id)
     assert rows == calm_rows
     assert weights == calm_weights
+
+
+DIAGNOSES = (
+    *("open_loop", "open_loop_persistence", "reward_error", "reward_error_mean"),
+    *("value", "value_realised", "value_bias", "retrieved_distance"),
+)
+
+
+class Silent:
+    """An agent that offers no diagnosis, and else is the one it is made of."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.offline, self.begin, self.act, self.observe = agent.offline, agent.begin, agent.act, agent.observe
+        self.episode_metrics, self.update = agent.episode_metrics, agent.update
+        self.state_dict, self.load_state_dict = agent.state_dict, agent.load_state_dict
+
+
+@pytest.mark.parametrize("name", ["dreamer", "wpt"])
+def test_a_run_that_is_diagnosed_ends_as_one_that_is_not(
+    prepared: tuple[Layout, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    identity, outcomes = small.identity(name, prepared[1].digest, budget=4000), []
+    method = registry.method(name)
+    silent = dataclasses.replace(method, build=lambda context: Silent(method.build(context)))
+    for folder, made in (("diagnosed", method), ("silent", silent)):
+        (tmp_path / folder).mkdir()
+        layout = _share(prepared, tmp_path / folder)
+        monkeypatch.setattr(registry, "method", lambda name, made=made: made)
+        execute(identity, layout, small.path(prepared[0]), small.silent)
+        outcomes.append(small.outcome(layout, records.digest(identity)))
+    (rows, weights), (plain, expected) = outcomes
+    assert weights == expected
+    assert not any(row.kind == "prior" or (row.kind == "evaluation" and row.metrics) for row in plain)
+    told = [row for row in rows if row.kind == "evaluation"]
+    assert all(row.metrics for row in told) and len(rows) - len(plain) == (2 if name == "wpt" else 0)
+    rows = [msgspec.structs.replace(row, metrics={}) if row in told else row for row in rows if row.kind != "prior"]
+    assert rows == plain
 
 
 class Stop(Exception):
@@ -147,9 +185,15 @@ def test_the_record_says_what_happened(prepared: tuple[Layout, Dataset], tmp_pat
     ]
     # Warm-up is a tenth of the budget: 200 agent steps; then 0.02 updates per agent step.
     assert run.updates == int(0.02 * (2000 - 200)) == rows[-1].updates
-    assert rows[2].guided_steps == 500  # in warm-up the cloned prior drives the whole episode
+    first = next(row for row in rows if row.kind == "train")
+    assert first.guided_steps == 500  # in warm-up the cloned prior drives the whole episode
     assert len(run.diagnostics["retrieved"]) == 2 and run.diagnostics["prior_loss"] > 0
     assert run.diagnostics["retrieval_precision"] == 1.0  # there is no other embodiment
+    assert run.diagnostics["retrieved_scenes"] == run.diagnostics["retrieved_embodiments"] == {"cartpole": 2}
+    prior = [row for row in rows if row.kind == "prior"]
+    assert prior == rows[2:4] and [row.index for row in prior] == [0, 1]
+    assert {(row.env_step, row.updates, row.guided_steps) for row in prior} == {(0, 0, 500)}
+    assert {frozenset(row.metrics) for row in rows if row.kind == "evaluation"} == {frozenset(DIAGNOSES)}
     assert run.provenance["threads"] == 1 and run.provenance["versions"]["torch"]
     assert (
         not list((layout.runs / run.id / "replay").glob("*"))

@@ -59,16 +59,30 @@ def elsewhere(record: Record, **machine: object) -> Record:
 
 
 # Rows of these runs: evaluations 0, 1; episodes 2, 3; evaluations 4, 5; and of the whole one episodes 6, 7;
-# evaluations 8, 9.
+# evaluations 8, 9. In that one all but the first two come two later, after evaluations of the prior.
 
 
-@pytest.mark.parametrize(("episodes", "rows"), [(2, 6), (9, 10)])
+@pytest.mark.parametrize(("episodes", "rows"), [(2, 8), (9, 12)])
 def test_an_honest_run_comes_out_again(prepared: tuple[Layout, Dataset], wpt: Record, episodes: int, rows: int) -> None:
     made = again(wpt, prepared[0], episodes=episodes)
     assert (made.findings, made.environment) == ((), ())
     assert (made.episodes, made.compared) == (min(episodes, 4), rows)
     assert made.reproduced
-    assert wpt[1][6].updates > 0 and wpt[1][6].metrics  # an episode that was learned in is among those compared
+    assert wpt[1][8].updates > 0 and wpt[1][8].metrics  # an episode that was learned in is among those compared
+
+
+def test_a_run_from_before_there_were_diagnoses_comes_out_again(prepared: tuple[Layout, Dataset], wpt: Record) -> None:
+    run, rows = wpt
+    old = [row for row in rows if row.kind != "prior"]
+    old = [msgspec.structs.replace(row, metrics={}) if row.kind == "evaluation" else row for row in old]
+    made = again((run, old), prepared[0], episodes=2)
+    assert made.reproduced and made.compared == 6
+
+
+def test_a_made_up_diagnosis_is_found_out(prepared: tuple[Layout, Dataset], wpt: Record) -> None:
+    changes = {0: {"metrics": {"open_loop": 0.0}}, 2: {"episode_return": 1000.0}}
+    evaluation, prior = again(told(wpt, changes), prepared[0], episodes=1).findings
+    assert "open_loop 0.0 (came out as " in evaluation and "prior episode 0 at environment step 0" in prior
 
 
 def test_a_run_without_data_needs_none(scratch: Record, tmp_path: Path) -> None:

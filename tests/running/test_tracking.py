@@ -65,6 +65,11 @@ def test_every_row_is_a_point_and_after_a_kill_none_is_there_twice(tmp_path: Pat
         assert [value for _, value in shown[f"{kind}/return"]] == pytest.approx([value for _, value in expected])
     last = records.read_episodes(folder)[-3]
     assert {f"update/{name}" for name in last.metrics} <= shown.keys()
+    rows = [row for row in records.read_episodes(folder) if row.kind == "evaluation"]
+    for name in rows[0].metrics:
+        assert [step for step, _ in shown[f"evaluation/{name}"]] == sorted({row.env_step for row in rows})
+        final = [row.metrics[name] for row in rows[-2:]]
+        assert shown[f"evaluation/{name}"][-1][1] == pytest.approx(sum(final) / 2)
 
 
 def test_a_tracker_that_fails_is_a_warning_and_changes_nothing(tmp_path: Path) -> None:

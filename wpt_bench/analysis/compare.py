@@ -21,6 +21,7 @@ from wpt_bench.analysis.aggregate import (
     probability_of_improvement,
 )
 from wpt_bench.analysis.bootstrap import Scores
+from wpt_bench.analysis.diagnostics import Diagnosis, diagnoses
 from wpt_bench.analysis.factorial import Factorial, factorial
 from wpt_bench.analysis.findings import glance, headline, sentences
 from wpt_bench.analysis.properties import Properties, measured
@@ -55,6 +56,7 @@ class Comparison:
         properties: Table 1 as these runs measure it.
         embodiments, tasks: by name, the complete methods on the tasks of one embodiment, and on one task.
         ablation, auc_ablation: effects of WPT's parts on the IQM of score and area.
+        diagnostics: why runs came out as they did, by method and task.
         resamples, curve_resamples: of the bootstrap.
     """
 
@@ -69,6 +71,7 @@ class Comparison:
     tasks: Mapping[str, tuple[Part, ...]]
     ablation: Factorial
     auc_ablation: Factorial
+    diagnostics: tuple[Diagnosis, ...]
     resamples: int
     curve_resamples: int
 
@@ -110,6 +113,7 @@ def compare(table: RunTable, *, resamples: int = TABLE_RESAMPLES, curve_resample
         tasks={task: effort.parts(ordered, [task]) for task in table.tasks},
         ablation=effort.ablation(ordered, "score"),
         auc_ablation=effects,
+        diagnostics=diagnoses(table.diagnostics, table.records.values()),
         resamples=resamples,
         curve_resamples=curve_resamples,
     )

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wpt_bench import records
-from wpt_bench.analysis import archive
+from wpt_bench.analysis import archive, diagnostics
 from wpt_bench.analysis.evaluations import Evaluation, area_under_curve, evaluations, guided_shares
 from wpt_bench.protocol import UserError
 from wpt_bench.records import Identity, Recorded, Run
@@ -67,6 +67,8 @@ class RunTable:
             spent until then.
         guided: one row per training episode of runs in which a cloned prior acted: ``id method task seed env_step
             guided``, the last the share of agent steps it chose.
+        diagnostics: what agents told of themselves at their evaluations: ``id method task seed env_step name value``,
+            see ``diagnostics.of_run``.
         records: the record behind each row of ``runs``, by run id.
         missing: expected runs that are pending, running, failed, or without a usable record.
         stale: runs of the suite and profile that are not comparable with, or not part of, this table.
@@ -81,6 +83,7 @@ class RunTable:
     runs: pd.DataFrame
     curves: pd.DataFrame
     guided: pd.DataFrame
+    diagnostics: pd.DataFrame
     records: dict[str, Run] = field(repr=False)
     missing: tuple[Absent, ...]
     stale: tuple[Absent, ...]
@@ -387,6 +390,7 @@ def _tabulate(
     rows: list[dict[str, object]] = []
     points: list[dict[str, object]] = []
     guided: list[dict[str, object]] = []
+    told: list[dict[str, object]] = []
     usable: dict[str, Run] = {}
     recorded = {one.run.id for one in kept}
     for identity in identities:
@@ -414,6 +418,7 @@ def _tabulate(
             for at in curve
         ]
         guided += [{**key, **row} for row in guided_shares(run, episodes)]
+        told += [{**key, **row} for row in diagnostics.of_run(run, episodes)]
     cells = tuple(sorted((i.method, i.task, i.seed) for i in identities))
     order = ["method", "task", "seed"]
     runs = pd.DataFrame(rows, columns=_COLUMNS).sort_values(order, ignore_index=True)
@@ -427,6 +432,7 @@ def _tabulate(
         runs=runs,
         curves=curves.sort_values([*order, "env_step"], ignore_index=True),
         guided=pd.DataFrame(guided, columns=["id", *order, "env_step", "guided"]),
+        diagnostics=pd.DataFrame(told, columns=["id", *order, "env_step", "name", "value"]),
         records=usable,
         missing=tuple(sorted(missing, key=lambda absent: (absent.method, absent.task, absent.seed))),
         stale=tuple(sorted(stale, key=lambda absent: (absent.method, absent.task, absent.seed, absent.id))),

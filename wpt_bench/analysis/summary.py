@@ -49,7 +49,9 @@ def plain(value: Any) -> Any:
 
 def _table(comparison: Comparison) -> dict[str, Any]:
     table = comparison.table
-    return {
+    # Without the key where there is nothing under it: so were figures published before there were diagnostics.
+    diagnostics = {"diagnostics": plain(comparison.diagnostics)} if comparison.diagnostics else {}
+    return diagnostics | {
         "suite": table.suite,
         "profile": table.profile,
         "observation": table.observation,

@@ -222,7 +222,7 @@ class WPTAgent:
                 episodes = self.context.data.episodes()
                 chosen = [episodes[index] for index in self.retrieved]
                 self._neighbours = diagnosis.Neighbours(self.context, self.settings.world_model, chosen)
-            numbers["retrieved_distance"] = self._neighbours.distances(observation)
+            numbers["retrieved_distance"] = torch.from_numpy(self._neighbours.distances(observation))
         return [{name: float(values[index]) for name, values in numbers.items()} for index in range(count)]
 
     # Learning

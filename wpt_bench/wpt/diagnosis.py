@@ -144,7 +144,8 @@ def _open_loop(model: WorldModel, observation: Tensor, action: Tensor, state_dim
     )
 
     def error(prediction: Tensor) -> Tensor:
-        return unexplained(*(real(part).unflatten(1, (CHUNKS, count)) for part in (prediction, truth)), variance)
+        by_episode = [real(part).unflatten(1, (CHUNKS, count)) for part in (prediction, truth)]
+        return unexplained(by_episode[0], by_episode[1], variance)
 
     return {
         "open_loop": error(predicted),
