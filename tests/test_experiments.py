@@ -1,0 +1,134 @@
+"""Experiments as files: what fits, what is shared between levels, and what is said of those that do not fit."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from wpt_bench import experiments, profiles
+from wpt_bench.experiments import Level, vary
+from wpt_bench.protocol import UserError
+from wpt_bench.records import Plan, decode_checked, digest, encode_checked
+from wpt_bench.running import experiment
+from wpt_bench.running.plan import identities, select, together
+
+HEAD = 'name = "mine"\nquestion = "?"\n'
+FACTOR = HEAD + '[[factors]]\nname = "k"\ndescription = ""\nmethods = ["wpt"]\n'
+
+
+@pytest.mark.parametrize("suite", ["dmc", "metaworld"])
+@pytest.mark.parametrize("profile", ["smoke", "quick", "lite"])
+@pytest.mark.parametrize("name", experiments.names())
+def test_every_experiment_fits_every_profile(name: str, profile: str, suite: str) -> None:
+    varied = experiment.grids(experiments.load(name), suite, profiles.load(profile), (), ())
+    plan = experiment.plan(experiments.load(name), varied, "data")
+    assert {arm.factor for arm in plan.arms} == set(plan.factors)
+    for factor in plan.factors:
+        arms = [arm for arm in plan.arms if arm.factor == factor]
+        assert any(arm.reference for arm in arms)
+        ids = [[digest(run) for run in arm.runs] for arm in arms]
+        assert len({tuple(its) for its in ids}) == len(ids), "two levels are the same"
+        assert len({run.task for arm in arms for run in arm.runs}) * len(
+            {run.seed for arm in arms for run in arm.runs}
+        ) == len(ids[0])
+    assert (
+        decode_checked(encode_checked(plan), Plan).arms
+        == msgspec.json.decode(msgspec.json.encode(plan), type=Plan).arms
+    )
+
+
+def test_what_is_not_varied_is_shared_with_the_plain_grid() -> None:
+    profile = profiles.load("smoke")
+    varied = experiment.grids(experiments.load("sensitivity"), "metaworld", profile)
+    plain = {digest(run) for run in identities(select("metaworld", profile, (), ("wpt",)), "data")}
+    everything = together([one.selection for one in varied], "data")
+    assert plain <= set(everything)
+    defaults = [one for one in varied if {digest(run) for run in identities(one.selection, "data")} == plain]
+    assert [one.level.name for one in defaults] == ["0.25", "1", "k", "all"]
+    assert len(everything) == len(plain) * (1 + 3 + 2 + 2 + 1)  # shares, guidance, k and starts without those
+
+
+def test_a_subset_has_a_model_of_its_own_and_irrelevance_has_not() -> None:
+    levels = {
+        (one.factor.name, one.level.name): identities(one.selection, "data")[0]
+        for one in experiment.grids(experiments.load("data"), "metaworld", profiles.load("smoke"))
+    }
+    whole = levels["quantity", "1"]
+    assert levels["irrelevance", "0.5"].stage == whole.stage
+    assert levels["irrelevance", "0.5"].subset == {"irrelevant": 0.5}
+    assert levels["quantity", "0.1"].stage != whole.stage != levels["other scenes", "0"].stage
+    assert levels["other scenes", "1"] == whole and whole.subset == {}
+
+
+def test_scenes_have_models_of_their_own_where_none_is_shared() -> None:
+    profile = profiles.load("smoke")
+    grid = msgspec.structs.replace(profile.grids["dmc"], subset=profiles.Subset(foreign=0.0))
+    apart = msgspec.structs.replace(profile, grids={"dmc": grid})
+    runs = identities(select("dmc", apart, ("walker-walk", "walker-run", "cheetah-run"), ("wpt",), (0,)), "data")
+    assert runs[0].stage == runs[1].stage != runs[2].stage
+
+
+def test_numbers_of_a_grid_are_multiplied() -> None:
+    profile = profiles.load("quick")
+    assert vary(profile, "dmc", Level(name="", times={"retrieved": 0.25})).grids["dmc"].retrieved == 5
+    assert vary(profile, "dmc", Level(name="", times={"retrieved": 0.001})).grids["dmc"].retrieved == 1
+    assert vary(profile, "dmc", Level(name="")) == profile
+
+
+@pytest.mark.parametrize(
+    "level",
+    [
+        Level(name="odd", grid={"retreived": 3}),
+        Level(name="odd", grid={"subset": {"share": 0.0}}),
+        Level(name="odd", grid={"subset": {"irrelevant": 1.5}}),
+        Level(name="odd", profile={"inputs": "baked"}),
+        Level(name="odd", profile={"world_model": {"deter": 10**9}}),
+        Level(name="odd", times={"tasks": 2.0}),
+        Level(name="odd", times={"nothing": 2.0}),
+    ],
+)
+def test_a_level_that_does_not_fit_is_named(level: Level) -> None:
+    with pytest.raises(UserError, match="'odd', a variation of profile 'smoke', does not fit") as raised:
+        vary(profiles.load("smoke"), "dmc", level)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (HEAD, "factors"),
+        (HEAD + "factors = []", "factors"),
+        (FACTOR + 'reference = "1"\nlevels = [{ name = "1" }]', "levels"),
+        (FACTOR + 'reference = "3"\nlevels = [{ name = "1" }, { name = "2" }]', "reference '3' is none of the levels"),
+        (FACTOR + 'reference = "1"\nlevels = [{ name = "1" }, { name = "1" }]', "two levels .* the same name"),
+        (
+            FACTOR.replace('methods = ["wpt"]', "") + 'reference = "1"\nlevels = [{ name = "1" }, { name = "2" }]',
+            "names methods",
+        ),
+        (FACTOR.replace("mine", "../mine") + 'reference = "1"\nlevels = [{ name = "1" }, { name = "2" }]', "name"),
+        (FACTOR + "surprise = 1", "surprise"),
+        ("name = [", "cannot be used"),
+        ("[" * 100_000, "cannot be used"),
+        ("# " + "x" * 2**20, "larger than"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_a_sentence(text: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=why) as raised:
+        experiments.load(str(path))
+    assert "\n" not in str(raised.value) and str(path) in str(raised.value)
+
+
+def test_unknown_names_are_told_from_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="There is no experiment 'ablatoin'; did you mean 'ablation'"):
+        experiments.load("ablatoin")
+    with pytest.raises(UserError, match="There is no experiment file"):
+        experiments.load(str(tmp_path / "none.toml"))
+    one = (
+        FACTOR
+        + 'suites = ["dmc"]\nreference = "1"\nlevels = [{ name = "1" }, { name = "2", times = { retrieved = 2 } }]'
+    )
+    (tmp_path / "mine.toml").write_text(one)
+    with pytest.raises(UserError, match="'mine' has nothing to vary in the suite 'metaworld'"):
+        experiment.grids(experiments.load(str(tmp_path / "mine.toml")), "metaworld", profiles.load("smoke"))
