@@ -20,6 +20,8 @@ DIAGNOSTICS = {
 }
 """Diagnostics that are drawn: title, label of the axis, and what a run would show that is no better than it could be
 without learning, or that is as it should be."""
+MOST_SHARE = 4.0
+"""What shares are drawn up to: of what hardly moves any error is a large share, and would flatten all others."""
 BANDS = "bands are 95% intervals corrected for few seeds"
 
 
@@ -179,12 +181,14 @@ def diagnostic_curves(comparison: Comparison) -> Drawing:
                 sketch.curve(axes, str(method), median.index, median)
             steps_axis(axes, table.budget)
             score_axis(axes, label)
+            if level == 1.0:
+                axes.set_ylim(top=min(axes.get_ylim()[1], MOST_SHARE))
         sketch.legend(*everywhere)
 
     caption = (
         "Diagnostics of evaluation episodes, median over tasks and seeds at each evaluation; the grey lines are at 1, "
         "where nothing is gained over the trivial predictor or episodes lie as near as retrieved ones, and at 0, where "
-        "values are what is earned."
+        f"values are what is earned. Shares are cut off above {MOST_SHARE:g}."
     )
     return draw(f"diagnostics-{table.observation}", caption, (5.0, 2.1 * -(-len(shown) // 2)), make)
 

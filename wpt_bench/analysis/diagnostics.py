@@ -23,7 +23,8 @@ RATIOS = {
 READING = {
     "open loop vs persistence": "Squared error of the world model some steps ahead without looking, on evaluation "
     "episodes, as a share of that of repeating the last observation. Near or above 1, the model knows no more than "
-    "that little changes, and imagination has little to teach.",
+    "that little changes, and imagination has little to teach; of an agent that hardly moves it is large, for then "
+    "repeating is hard to beat.",
     "reward error vs mean": "Absolute error of the predicted reward per agent step, as a share of that of always "
     "saying the episode's mean; the error itself stands below. Near or above 1, the actor strives for what is not "
     "rewarded.",
