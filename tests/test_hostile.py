@@ -86,6 +86,17 @@ def _stage(folder: Path) -> Path:
     return path
 
 
+def _failure(folder: Path) -> Path:
+    stages.keep_failure(Layout(folder), "abc", stages.Failure("It failed.", "Traceback"))
+    return Layout(folder).stage("abc") / "failure.json"
+
+
+def _read_failure(path: Path) -> None:
+    said = stages.why_failed(Layout(path.parents[2]), "abc")
+    if said and "cannot be read" in said:
+        raise UserError(said)
+
+
 def _profile(folder: Path) -> Path:
     folder.mkdir()
     source = Path(__file__).parent / "cli" / "small.toml"
@@ -111,6 +122,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
     ),
     "checkpoint": (_checkpoint, checkpoint.decode),
     "stage.json": (_stage, lambda path: stages.read_stage(Layout(path.parents[2]), "abc")),
+    "failure.json": (_failure, _read_failure),
     "profile": (_profile, lambda path: profiles.load(str(path))),
     "manifest.json": (_dataset, lambda path: store.Dataset.open(path.parent)),
     "shard.json": (

@@ -52,7 +52,7 @@ class Exchange:
         return storage.fetch(self._store, _key(job), _folder(self._work.layout, job)) is not None
 
     def hand_back(self, job: Job) -> None:
-        """Puts into storage what was changed here: that a run has failed."""
+        """Puts into storage what was changed here: that a job has failed."""
         held = storage.claim(self._store, _key(job), _folder(self._work.layout, job), fetching=False)
         storage.push(held)
 

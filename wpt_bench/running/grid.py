@@ -16,7 +16,7 @@ from wpt_bench.running.jobs import WORKER_DIED, Ended, Job, JobError, Report, St
 from wpt_bench.running.local import LocalPool
 from wpt_bench.running.loop import CHECKPOINT_SECONDS, Busy, lock
 from wpt_bench.running.plan import Layout, StageIdentity, new_run
-from wpt_bench.running.stages import is_done, read_stage
+from wpt_bench.running.stages import Failure, is_done, keep_failure, read_stage, why_failed
 
 RETRIES = 1
 """How often a job that failed, for whatever reason, goes on from its last checkpoint before it counts as failed."""
@@ -39,7 +39,8 @@ def status(identity: Identity, layout: Layout) -> State:
 
 
 def standing(identity: Identity, layout: Layout) -> tuple[State, str]:
-    """What has become of a run, and of one that failed or is damaged the reason in a sentence.
+    """What has become of a run, and of one that failed, waits for a stage that failed, or is damaged the reason in a
+    sentence.
 
     ``running`` is what a living process works on, which the lock of its folder says; ``interrupted`` what one worked on
     that has died, and what goes on when it is asked for again.
@@ -57,7 +58,7 @@ def standing(identity: Identity, layout: Layout) -> tuple[State, str]:
     if _held(folder):
         return "running", ""
     if run is None or run.status == "pending":
-        return "pending", ""
+        return "pending", (why_failed(layout, identity.stage) if identity.stage else None) or ""
     if run.status == "running":
         return "interrupted", ""
     return "failed", (run.error or "").strip().rpartition("\n")[2]
@@ -112,7 +113,7 @@ def run_grid(
 
     ``stages`` are made by the same workers and first; meanwhile other workers make the runs that start from none of
     them. A job that ends in an error, or whose worker dies (killed, out of memory), is tried ``retries`` times more,
-    from its last checkpoint; then a run is recorded as failed, and the others go on. Where a stage fails, the runs that
+    from its last checkpoint; then it is recorded as failed, and the others go on. Where a stage fails, the runs that
     need it stay pending. Runs that another process is making are left for last, and then waited for.
 
     Raises:
@@ -198,8 +199,10 @@ class _Grid:
         final = self.attempts[job_id] > self.retries
         if isinstance(job, Identity):
             _record(job, self.work.layout, error, final)
-            if self.exchange:
-                self.exchange.hand_back(job)
+        elif final:
+            keep_failure(self.work.layout, job_id, Failure(error.sentence, error.trace))
+        if self.exchange and (final or isinstance(job, Identity)):
+            self.exchange.hand_back(job)
         if final:
             self.fail(job_id, error.sentence)
         elif isinstance(job, Identity):  # what is short now, memory for instance, may not be later
