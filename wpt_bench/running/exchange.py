@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
+from typing import Literal
 
 from wpt_bench import records
 from wpt_bench.protocol import Progress, UserError
@@ -62,6 +63,33 @@ class Exchange:
         held = storage.claim(self._store, key, folder, fetching=False)
         storage.push(held, done=True)
         self._finished.add(key)
+
+
+class Stored:
+    """The side that only looks: what storage knows of runs when it is opened."""
+
+    def __init__(self, url: str) -> None:
+        self._store = storage.open_store(url)
+        self._begun = storage.begun(self._store)
+
+    def standing(self, identity: Identity) -> tuple[Literal["begun", "done", "failed"], str] | None:
+        """What has become of a run, with a sentence; None if nobody has begun it.
+
+        Storage knows no locks: whether somebody still works on a run that was begun, it cannot tell.
+        RecordError or UserError if what is there is damaged.
+        """
+        key = _key(identity)
+        if key not in self._begun:
+            return None
+        if self._begun[key]:
+            return "done", "in storage; the command that made it fetches it"
+        raw = storage.read(self._store, key, records.RECORD)
+        if raw is None:
+            return "begun", "in storage, where nothing of it was pushed yet"
+        run = records.decode_run(raw, f"{records.RECORD} of {key} in {self._store.url}")
+        if run.status == "failed":
+            return "failed", (run.error or "").strip().rpartition("\n")[2]
+        return "begun", f"in storage, last pushed after {run.env_steps:,} of {identity.budget:,} environment steps"
 
 
 def perform_with_storage(job: Job, work: Work, progress: Progress, *, patient: bool) -> bool:

@@ -11,7 +11,7 @@ from wpt_bench import records
 from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import UserError
 from wpt_bench.records import Identity, RecordError
-from wpt_bench.running.exchange import Exchange
+from wpt_bench.running.exchange import Exchange, Stored
 from wpt_bench.running.jobs import WORKER_DIED, Ended, Job, JobError, Report, Start, Work
 from wpt_bench.running.local import LocalPool
 from wpt_bench.running.loop import CHECKPOINT_SECONDS, Busy, lock
@@ -30,7 +30,7 @@ class Outcome:
     failed: dict[str, str]
 
 
-State = Literal["pending", "running", "interrupted", "done", "failed", "damaged"]
+State = Literal["pending", "begun", "running", "interrupted", "done", "failed", "damaged"]
 
 
 def status(identity: Identity, layout: Layout) -> State:
@@ -38,13 +38,24 @@ def status(identity: Identity, layout: Layout) -> State:
     return standing(identity, layout)[0]
 
 
-def standing(identity: Identity, layout: Layout) -> tuple[State, str]:
+def standing(identity: Identity, layout: Layout, stored: Stored | None = None) -> tuple[State, str]:
     """What has become of a run, and of one that failed, waits for a stage that failed, or is damaged the reason in a
     sentence.
 
     ``running`` is what a living process works on, which the lock of its folder says; ``interrupted`` what one worked on
-    that has died, and what goes on when it is asked for again.
+    that has died, and what goes on when it is asked for again. Of what is neither done nor being made here, ``stored``
+    may know more.
     """
+    here = _standing_here(identity, layout)
+    if stored is None or here[0] in ("running", "done", "damaged"):
+        return here
+    try:
+        return stored.standing(identity) or here
+    except (RecordError, UserError) as error:
+        return "damaged", " ".join(str(error).split())
+
+
+def _standing_here(identity: Identity, layout: Layout) -> tuple[State, str]:
     folder = layout.runs / records.digest(identity)
     try:
         run = records.read_run(folder) if (folder / records.RECORD).exists() else None
