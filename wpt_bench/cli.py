@@ -437,8 +437,8 @@ def status(
         if stored and selection.needs_data and dataset is None:
             unknown = f"{out} has no {name} data, without which runs that learn from it cannot be looked up in storage"
             errors.print(f"{_plain(unknown)}: give the --out of the command that makes them.", soft_wrap=True)
-        standings = [grid.standing(identity, layout, stored) for identity in wanted]
-        found = [(identity, *standing) for identity, standing in zip(wanted, standings, strict=True)]
+        found: list[tuple[Any, str, str]] = []
+        found += [(identity, *grid.standing(identity, layout, stored)) for identity in wanted]
         found += [(identity, "stale", "") for identity in grid.stale(wanted, layout)]
         rows += [
             {
