@@ -540,7 +540,9 @@ def _say_tuned(record: Any, file: Path) -> None:
         console.print(_plain(text), highlight=False, soft_wrap=True)
 
 
-@command(app, "wpt-bench status · wpt-bench status dmc --profile quick --json")
+@command(
+    app, "wpt-bench status · wpt-bench status dmc --profile quick --json · wpt-bench status --storage s3://bucket/grid"
+)
 def status(
     suite: Annotated[str, typer.Argument(help="dmc, metaworld, or nothing for all")] = "",
     profile: ProfileName = "quick",
@@ -548,24 +550,32 @@ def status(
     methods: Methods = "",
     seeds: Seeds = "",
     out: Out = OUT,
+    storage: Storage = "",
     as_json: Json = False,
 ) -> None:
     """Says which runs of a grid are pending, running, interrupted, done, failed, damaged or stale, and why.
 
+    begun: with --storage, a cluster's worker has begun it there; whether it still works on it, storage cannot tell.
     interrupted: a process that worked on it died; the command that began it goes on with it. stale: made with other
     settings, data or versions than the grid's now; it is in no report. damaged: the sentence says what to delete.
     """
     from wpt_bench.running import bench as benching
     from wpt_bench.running import grid
+    from wpt_bench.running.exchange import Stored
     from wpt_bench.running.plan import Layout, identities, select
 
     loaded, layout = profiles.load(profile), Layout(out)
+    stored = Stored(storage) if storage else None
     rows = []
     for name in [suite] if suite else [name for name in loaded.grids if name in registry.suites()]:
         selection = select(name, loaded, _split(tasks), _split(methods), _seeds(seeds))
         dataset = benching.find_data(selection, layout)
         wanted = identities(selection, dataset.digest if dataset else None)
-        found: list[tuple[Any, str, str]] = [(identity, *grid.standing(identity, layout)) for identity in wanted]
+        if stored and selection.needs_data and dataset is None:
+            unknown = f"{out} has no {name} data, without which runs that learn from it cannot be looked up in storage"
+            errors.print(f"{_plain(unknown)}: give the --out of the command that makes them.", soft_wrap=True)
+        found: list[tuple[Any, str, str]] = []
+        found += [(identity, *grid.standing(identity, layout, stored)) for identity in wanted]
         found += [(identity, "stale", "") for identity in grid.stale(wanted, layout)]
         rows += [
             {

@@ -48,7 +48,7 @@ def runs(tmp_path):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(st.lists(st.lists(EPISODE, max_size=5), min_size=1, max_size=4))
 def test_every_digit_of_every_row_comes_back(tmp_path, monkeypatch, histories):
-    monkeypatch.setattr(archive, "_RUNS_PER_GROUP", 2)  # so that a few runs fill several groups
+    monkeypatch.setattr(archive, "_ROWS_PER_GROUP", 4)  # so that a few runs fill several groups
     folder = tmp_path / "published"
     shutil.rmtree(folder, ignore_errors=True)
     found = []

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from wpt_bench import records, registry
 from wpt_bench.cli import app
+from wpt_bench.running import storage
 
 SMALL_PROFILE = Path(__file__).with_name("small.toml")
 
@@ -228,6 +229,23 @@ def test_damaged_data_is_found_and_named(benched: Path, tmp_path: Path) -> None:
     file.write_bytes(bytes(raw[: len(raw) // 2]))
     arguments = ("run", "dmc", "--profile", SMALL_PROFILE, "--out", tmp_path / "out", "--seeds", "5")
     assert "action.npy" in call(*arguments, code=1)
+
+
+def test_status_looks_into_storage(benched: Path, tmp_path: Path) -> None:
+    out, url = tmp_path / "out", (tmp_path / "storage").as_uri()
+    shutil.copytree(benched, out)
+    done, begun = records.find_runs(out / "runs")
+    methods = [records.read_run(folder).identity.method for folder in (done, begun)]
+    store = storage.open_store(url)
+    storage.push(storage.claim(store, f"runs/{done.name}", done), done=True)
+    storage.claim(store, f"runs/{begun.name}", begun)
+    shutil.rmtree(out / "runs")
+    arguments = ("status", "dmc", "--profile", SMALL_PROFILE, "--out", out, "--storage", url, "--json")
+    runs = json.loads(call(*arguments))
+    assert {run["method"]: run["status"] for run in runs} == dict(zip(methods, ("done", "begun"), strict=True))
+    shutil.rmtree(out)
+    warned = CliRunner().invoke(app, list(map(str, arguments)))
+    assert warned.exit_code == 0 and "has no dmc data" in warned.stderr
 
 
 def test_too_few_episodes_to_retrieve_is_recorded_as_a_failure(benched: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every experiment as a person starts it, at ``smoke`` on the real simulators: its runs, its page, and a second call."""
+"""Every experiment as a person starts it, at ``smoke`` on real simulators: its runs, its page, and a second call."""
 
 import json
 from pathlib import Path

@@ -14,7 +14,7 @@ from running import small
 from wpt_bench import records
 from wpt_bench.data.store import Dataset
 from wpt_bench.records import Identity
-from wpt_bench.running.grid import run_grid, status
+from wpt_bench.running.grid import run_grid, standing, status
 from wpt_bench.running.plan import Layout, PretrainingIdentity
 
 
@@ -87,6 +87,10 @@ def test_where_a_pre_training_fails_its_runs_stay_pending(prepared: tuple[Layout
     assert list(result.failed) == [records.digest(stage)]
     assert "lower `learning_rate`" in result.failed[records.digest(stage)]
     assert [status(run, layout) for run in (waits, free)] == ["pending", "done"]
+    path = layout.stage(records.digest(stage)) / "failure.json"
+    why = standing(waits, layout)[1]
+    assert why.startswith(f"its stage failed, with the traceback in {path}: ") and "lower `learning_rate`" in why
+    assert "Traceback" in msgspec.json.decode(path.read_bytes())["trace"]
 
 
 def test_status_tells_the_truth(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from wpt_bench import records
 from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import UserError
 from wpt_bench.running import storage
-from wpt_bench.running.exchange import CACHE_VARIABLE
+from wpt_bench.running.cache import CACHE_VARIABLE
 from wpt_bench.running.executors import choose
 from wpt_bench.running.grid import run_grid
 from wpt_bench.running.plan import Layout

@@ -54,6 +54,27 @@ def test_examples_are_there_before_the_stage_counts_as_made(prepared, tmp_path, 
     assert written == ["weights.safetensors", "open_loop.safetensors", "stage.json"]
 
 
+def test_why_a_stage_failed_is_kept_until_it_is_made(prepared, tmp_path):
+    layout, identity = Layout(tmp_path), small.stage(prepared[1].digest)
+    stage_id = records.digest(identity)
+    assert stages.why_failed(layout, stage_id) is None
+    for sentence in ("No room.", "No data."):
+        stages.keep_failure(layout, stage_id, stages.Failure(sentence, "Traceback"))
+        assert stages.why_failed(layout, stage_id).endswith(f"failure.json: {sentence}")
+    stages.make(identity, layout, prepared[1].path, small.silent)
+    assert stages.why_failed(layout, stage_id) is None
+    assert not (layout.stage(stage_id) / "failure.json").exists()
+
+
+def test_a_damaged_record_of_a_failure_is_a_sentence(tmp_path):
+    layout = Layout(tmp_path)
+    stages.keep_failure(layout, "abc", stages.Failure("No room.", ""))
+    path = layout.stage("abc") / "failure.json"
+    path.write_bytes(path.read_bytes()[:9])
+    said = stages.why_failed(layout, "abc")
+    assert said.startswith(f"{path} cannot be read") and "\n" not in said
+
+
 def test_a_stage_of_an_older_version_has_no_example(copy):
     layout, path = copy
     path.unlink()

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from running import small
+from wpt_bench import records
 from wpt_bench.protocol import UserError
-from wpt_bench.running import storage
+from wpt_bench.running import grid, storage
+from wpt_bench.running.exchange import Stored
+from wpt_bench.running.plan import Layout, new_run
 
 KEY = "runs/0123456789abcdef"
 
@@ -176,6 +180,62 @@ def test_what_is_fetched_once_is_whole_or_not_there(url: str, tmp_path: Path) ->
     storage.push(held, done=True)
     assert storage.fetch_once(store, "data/d", tmp_path / "there")
     assert {name for name in contents(tmp_path / "there") if not name.startswith(".")} == {"manifest", "shard/state"}
+
+
+def test_what_became_of_a_run_is_told_from_storage(url: str, tmp_path: Path) -> None:
+    identity, layout = small.identity("dreamer", None, budget=6000), Layout(tmp_path)
+    run, store = new_run(identity), storage.open_store(url)
+
+    def told() -> tuple[str, str]:
+        return grid.standing(identity, layout, Stored(url))
+
+    assert told() == ("pending", "")
+    held = storage.claim(store, f"runs/{run.id}", tmp_path / "a worker's")
+    assert told() == ("begun", "in storage, where nothing of it was pushed yet")
+    run.status, run.env_steps = "running", 2000
+    records.write_run(held.folder, run)
+    storage.push(held)
+    assert told() == ("begun", "in storage, last pushed after 2,000 of 6,000 environment steps")
+    run.status, run.error = "failed", "Traceback\nIt failed."
+    records.write_run(held.folder, run)
+    storage.push(held)
+    assert told() == ("failed", "It failed.")
+    store.fs.rm_file(f"{store.root}/objects/runs/{run.id}/{held.pointer.files[records.RECORD].sha256}")
+    assert told()[0] == "damaged" and f"run.json of runs/{run.id} in {url} is missing or damaged" in told()[1]
+    run.status = "done"
+    records.write_run(held.folder, run)
+    storage.push(held, done=True)
+    assert told()[0] == "done"
+    records.write_run(layout.runs / run.id, run)
+    assert told() == ("done", "")  # it is here too
+
+
+def test_a_file_is_read_also_where_a_newer_one_is_pushed_meanwhile(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = storage.open_store(url)
+    here = fill(tmp_path / "here", run="1")
+    held = storage.claim(store, KEY, here)
+    assert storage.read(store, KEY, "run") is None
+    storage.push(held)
+    read, find = store.fs.cat_file, store.fs.find
+
+    def push_before_reading(path: str) -> bytes:
+        if "/objects/" in path:
+            monkeypatch.setattr(store.fs, "cat_file", read)
+            fill(here, run="newer")
+            storage.push(held)
+        return read(path)
+
+    def miss_both_pointers(path: str) -> list[str]:
+        monkeypatch.setattr(store.fs, "find", find)
+        return []
+
+    monkeypatch.setattr(store.fs, "cat_file", push_before_reading)
+    assert storage.read(store, KEY, "run") == b"newer"
+    monkeypatch.setattr(store.fs, "find", miss_both_pointers)
+    assert storage.read(store, KEY, "run") == b"newer"
+    assert storage.read(store, KEY, "other") is None
 
 
 def test_bad_storage_is_a_sentence(tmp_path: Path) -> None:

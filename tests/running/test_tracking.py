@@ -1,5 +1,6 @@
 """Curves for people: what TensorBoard reads, also after an interruption, and that nothing depends on them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,13 +11,15 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from typer.main import get_command
 
 from running import small
 from wpt_bench import records
+from wpt_bench.cli import app
 from wpt_bench.protocol import UserError
 from wpt_bench.running.loop import execute
 from wpt_bench.running.plan import Layout
-from wpt_bench.running.tracking import chosen
+from wpt_bench.running.tracking import DEFAULT, chosen
 
 SCRIPT = """
 import sys
@@ -84,6 +87,85 @@ def test_a_tracker_that_fails_is_a_warning_and_changes_nothing(tmp_path: Path) -
         execute(identity, blocked, None, small.silent, trackers=("tensorboard",))
     assert ["tensorboard failed and is left out" in str(one.message) for one in said].count(True) == 1
     assert small.outcome(plain, records.digest(identity)) == small.outcome(blocked, records.digest(identity))
+
+
+WANDB = """
+import json, os
+from pathlib import Path
+LOG = Path(os.environ["WANDB_LOG"])
+def say(what, values):
+    with open(LOG, "a") as file:
+        file.write(json.dumps([what, values]) + "\\n")
+def init(**options):
+    say("init", options)
+    return Run()
+class Run:
+    def log(self, values, step):
+        say("log", [step, values])
+        if step >= int(os.environ.get("WANDB_FAILS_AT", 10**9)):
+            raise ConnectionError("no network")
+    def finish(self):
+        say("finish", None)
+"""
+"""A package of this name that writes down what it is told, as no test may need an account."""
+
+WITH_WANDB = (
+    SCRIPT.replace("budget=6000", "")
+    .replace('("tensorboard",)', 'chosen("wandb")')
+    .replace(
+        "from wpt_bench.running.loop", "from wpt_bench.running.tracking import chosen\nfrom wpt_bench.running.loop"
+    )
+)
+
+
+@pytest.mark.parametrize("fails_at", [None, 0, 1000])
+def test_wandb_is_told_every_row_and_may_fail(tmp_path: Path, fails_at: int | None) -> None:
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "wandb.py").write_text(WANDB)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "packages"), "WANDB_LOG": str(tmp_path / "log")}
+    environment |= {} if fails_at is None else {"WANDB_FAILS_AT": str(fails_at)}
+    command = [sys.executable, "-c", WITH_WANDB, str(tmp_path / "shown"), str(Path(__file__).parents[1])]
+    made = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    identity, plain = small.identity("dreamer", None), Layout(tmp_path / "plain")
+    run_id = records.digest(identity)
+    execute(identity, plain, None, small.silent)
+    assert small.outcome(Layout(tmp_path / "shown"), run_id) == small.outcome(plain, run_id)
+    told = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    (_, options), *rest = told
+    assert (options["id"], options["resume"], options["group"]) == (run_id, "allow", "dmc-small")
+    assert options["config"]["method"] == "dreamer" and options["config"].items() >= identity.settings.items()
+    assert Path(options["dir"]) == tmp_path / "shown" / "runs" / run_id
+    points = [what for kind, what in rest if kind == "log"]
+    assert [step for step, _ in points] == sorted(step for step, _ in points)
+    assert made.stderr.count("tracker wandb failed and is left out (ConnectionError: no network)") == (
+        fails_at is not None
+    )
+    if fails_at is not None:
+        assert [step >= fails_at for step, _ in points].count(True) == 1 and ["finish", None] not in rest
+        return
+    assert rest[-1] == ["finish", None]
+    folder = tmp_path / "shown" / "runs" / run_id
+    for kind in ("train", "evaluation"):
+        shown = [(step, values[f"{kind}/return"]) for step, values in points if f"{kind}/return" in values]
+        assert shown == recorded(folder, kind)
+
+
+def test_wandb_that_cannot_begin_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wandb.py").write_text("raise ImportError('half installed')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    identity = small.identity("dreamer", None)
+    with pytest.warns(UserWarning, match="tracker wandb failed and is left out .ImportError: half installed"):
+        execute(identity, Layout(tmp_path / "out"), None, small.silent, trackers=chosen("wandb"))
+    assert records.read_run(Layout(tmp_path / "out").runs / records.digest(identity)).status == "done"
+
+
+def test_wandb_is_used_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert DEFAULT == ("tensorboard",)
+    (option,) = [one for one in get_command(app).commands["run"].params if one.name == "tracker"]
+    assert chosen(option.default) == DEFAULT
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    with pytest.raises(UserError, match="The tracker wandb is not installed; install it: pip install wandb"):
+        chosen("wandb")
 
 
 def test_the_choice_of_trackers() -> None:

@@ -13,30 +13,28 @@ A published folder, ``results/dmc-quick/``, holds
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wpt_bench import records
+from wpt_bench.analysis import bounded
 from wpt_bench.records import Episode, Recorded, RecordError, Run, sha256, write_atomic
-
-T = TypeVar("T")
 
 SCHEMA = 1
 RUNS, EPISODES, FIGURES, MANIFEST = "runs.jsonl", "episodes.parquet", "figures.json", "manifest.json"
 CONTENTS = (RUNS, EPISODES, FIGURES)
 """What the manifest vouches for."""
 
-MOST_EPISODES = 10_000_000
-"""A table that declares more is not read: a few bytes can stand for any number of equal rows."""
-_RUNS_PER_GROUP = 50
-"""Runs are read group by group: small enough to hold in memory, large enough to compress."""
+MOST_BYTES = 64 * 2**20
+"""Of a run's rows, unpacked: ten times what the longest run has. As Python's objects they take twenty times that."""
+_ROWS_PER_GROUP = 50_000
+"""Runs are read group by group: small enough to hold in memory, large enough to compress. A run is in one group."""
 _COLUMNS = pa.schema(
     [
         pa.field(name, kind, nullable=False)
@@ -133,7 +131,7 @@ def write(
             lines.append(msgspec.json.encode(one.run) + b"\n")
             episodes += len(rows)
             group.append((one.run.id, rows))
-            if len(group) == _RUNS_PER_GROUP:
+            if sum(len(rows) for _, rows in group) >= _ROWS_PER_GROUP:
                 writer.write_table(_arrow(group))
                 group = []
         if group:
@@ -217,7 +215,7 @@ def read(folder: Path) -> tuple[list[Recorded], list[str]]:
 def runs_with_episodes(folder: Path) -> dict[str, int]:
     """How many rows of ``episodes.parquet`` each run has; raises RecordError naming the file if it cannot be read."""
     spans = _Rows(folder / EPISODES).spans
-    return {run: sum(stop - start for start, stop in its) for run, its in spans.items()}
+    return {run: sum(stop - start for _, start, stop in its) for run, its in spans.items()}
 
 
 class _Rows:
@@ -230,52 +228,41 @@ class _Rows:
     def of(self, run: str) -> list[Episode]:
         """All rows of one run in the order of the file."""
         decode = msgspec.json.Decoder(dict[str, float]).decode
-        rows = [row for start, stop in self.spans.get(run, ()) for row in self._between(start, stop)]
+        rows: list[dict[str, Any]] = []
+        size = 0
+        for span in self.spans.get(run, ()):
+            part = self._between(*span)
+            size += part.nbytes
+            if size > MOST_BYTES:
+                raise RecordError(f"{self.path} has more rows, or longer ones, of run {run} than a run can have.")
+            rows += part.to_pylist()
         try:
             return msgspec.convert([row | {"metrics": decode(row["metrics"])} for row in rows], list[Episode])
         except (ValueError, TypeError, msgspec.MsgspecError) as error:
             raise RecordError(f"{self.path} has rows of run {run} that are no episodes: {error}.") from error
 
     @functools.cached_property
-    def spans(self) -> dict[str, list[tuple[int, int]]]:
-        """First and last row (exclusive) of every stretch of rows of each run."""
-        runs = self._read(lambda: self._file.read(columns=["run"])["run"].to_numpy(zero_copy_only=False))
-        edges = [0, *(np.flatnonzero(runs[1:] != runs[:-1]) + 1).tolist(), len(runs)] if len(runs) else []
-        spans: dict[str, list[tuple[int, int]]] = {}
-        for start, stop in pairwise(edges):
-            spans.setdefault(str(runs[start]), []).append((start, stop))
+    def spans(self) -> dict[str, list[tuple[int, int, int]]]:
+        """Of every stretch of rows of each run its group, and its first and last row (exclusive) in the group."""
+        spans: dict[str, list[tuple[int, int, int]]] = {}
+        for group in range(self._file.num_row_groups):
+            start = 0
+            for chunk in bounded.read_group(self._file, group, ["run"])["run"].chunks:
+                stretches, first = pc.run_end_encode(chunk), start
+                for run, stop in zip(stretches.values.to_pylist(), stretches.run_ends.to_pylist(), strict=True):
+                    spans.setdefault(run, []).append((group, start, first + stop))
+                    start = first + stop
         return spans
 
     @functools.cached_property
     def _file(self) -> pq.ParquetFile:
-        file = self._read(lambda: pq.ParquetFile(self.path, page_checksum_verification=True))
-        if file.metadata.num_rows > MOST_EPISODES:
-            raise RecordError(f"{self.path} declares {file.metadata.num_rows} episodes, more than can be published.")
-        if not file.schema_arrow.equals(_COLUMNS):
-            names = ", ".join(file.schema_arrow.names)
-            raise RecordError(f"{self.path} is not a table of published episodes: its columns are {names}.")
-        return file
+        return bounded.open_table(self.path, _COLUMNS)
 
-    @functools.cached_property
-    def _firsts(self) -> list[int]:
-        """First row of each group, and the number of all rows."""
-        groups = self._file.metadata
-        sizes = [groups.row_group(index).num_rows for index in range(groups.num_row_groups)]
-        return [0, *np.cumsum(sizes).tolist()]
-
-    def _between(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
-        for group, (first, last) in enumerate(pairwise(self._firsts)):
-            if first < stop and start < last:
-                if self._group is None or self._group[0] != group:
-                    self._group = group, self._read(functools.partial(self._file.read_row_group, group))
-                inside = self._group[1].slice(max(start - first, 0), min(stop, last) - max(start, first))
-                yield from inside.drop_columns("run").to_pylist()
-
-    def _read(self, read: Callable[[], T]) -> T:
-        try:
-            return read()
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise RecordError(f"{self.path} cannot be read as a table of published episodes: {error}") from error
+    def _between(self, group: int, start: int, stop: int) -> pa.Table:
+        if self._group is None or self._group[0] != group:
+            self._group = None  # never two at a time
+            self._group = group, bounded.read_group(self._file, group)
+        return self._group[1].slice(start, stop - start).drop_columns("run")
 
 
 def _arrow(group: Sequence[tuple[str, list[Episode]]]) -> pa.Table:

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
+from typing import Literal
 
 from wpt_bench import records
 from wpt_bench.protocol import Progress, UserError
 from wpt_bench.records import Identity
-from wpt_bench.running import storage
+from wpt_bench.running import cache, storage
 from wpt_bench.running.jobs import POLL_SECONDS, Job, JobError, Work, failure, perform
 from wpt_bench.running.loop import Busy
 from wpt_bench.running.plan import Layout
 from wpt_bench.running.stages import is_done
 
-CACHE_VARIABLE = "WPT_BENCH_CACHE"
 PUSHING_SHARE = 0.1
 """Of a worker's time, at most, goes into pushing checkpoints: large ones on slow storage are pushed less often."""
-
-
-def cache() -> Path:
-    """The folder for what this machine's workers fetch and make; it may be lost at any time."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "wpt-bench")
 
 
 class Exchange:
@@ -56,7 +50,7 @@ class Exchange:
         return storage.fetch(self._store, _key(job), _folder(self._work.layout, job)) is not None
 
     def hand_back(self, job: Job) -> None:
-        """Puts into storage what was changed here: that a run has failed."""
+        """Puts into storage what was changed here: that a job has failed."""
         held = storage.claim(self._store, _key(job), _folder(self._work.layout, job), fetching=False)
         storage.push(held)
 
@@ -68,30 +62,64 @@ class Exchange:
         self._finished.add(key)
 
 
+class Stored:
+    """The side that only looks: what storage knows of runs when it is opened."""
+
+    def __init__(self, url: str) -> None:
+        self._store = storage.open_store(url)
+        self._begun = storage.begun(self._store)
+
+    def standing(self, identity: Identity) -> tuple[Literal["begun", "done", "failed"], str] | None:
+        """What has become of a run, with a sentence; None if nobody has begun it.
+
+        Storage knows no locks: whether somebody still works on a run that was begun, it cannot tell.
+        RecordError or UserError if what is there is damaged.
+        """
+        key = _key(identity)
+        if key not in self._begun:
+            return None
+        if self._begun[key]:
+            return "done", "in storage; the command that made it fetches it"
+        raw = storage.read(self._store, key, records.RECORD)
+        if raw is None:
+            return "begun", "in storage, where nothing of it was pushed yet"
+        run = records.decode_run(raw, f"{records.RECORD} of {key} in {self._store.url}")
+        if run.status == "failed":
+            return "failed", (run.error or "").strip().rpartition("\n")[2]
+        return "begun", f"in storage, last pushed after {run.env_steps:,} of {identity.budget:,} environment steps"
+
+
 def perform_with_storage(job: Job, work: Work, progress: Progress, *, patient: bool) -> bool:
     """``perform`` in this machine's cache, after fetching what the job needs, and from where it was left in storage.
 
     What it has made is pushed whenever it has written a checkpoint, and when it has ended.
     """
+    layout = Layout(cache.folder())
     try:
-        store, layout = storage.open_store(work.storage), Layout(cache())
-        data = _fetch_inputs(store, job, work, layout, progress)
-        held = storage.claim(store, _key(job), _folder(layout, job))
-        pushing = _Pushing(held, progress)
-        own = replace(work, layout=layout, data=data)
-        try:
-            made = perform(job, own, pushing.progress, patient=patient)
-        except JobError:
-            storage.push(held)
-            raise
-        storage.push(held, done=True)
-        if isinstance(job, Identity):
-            storage.remove(held.folder)
-        return made
+        cache.sweep(layout.out)
+        with cache.using(_folders(layout, job)):
+            return _perform_in(layout, job, work, progress, patient=patient)
     except (Busy, JobError, records.Unwritable):
         raise
     except Exception as error:
         raise failure(error) from error
+
+
+def _perform_in(layout: Layout, job: Job, work: Work, progress: Progress, *, patient: bool) -> bool:
+    store = storage.open_store(work.storage)
+    data = _fetch_inputs(store, job, work, layout, progress)
+    held = storage.claim(store, _key(job), _folder(layout, job))
+    pushing = _Pushing(held, progress)
+    own = replace(work, layout=layout, data=data)
+    try:
+        made = perform(job, own, pushing.progress, patient=patient)
+    except JobError:
+        storage.push(held)
+        raise
+    storage.push(held, done=True)
+    if isinstance(job, Identity):
+        storage.remove(held.folder)
+    return made
 
 
 def _fetch_inputs(store: storage.Store, job: Job, work: Work, layout: Layout, progress: Progress) -> Path | None:
@@ -107,7 +135,7 @@ def _fetch_inputs(store: storage.Store, job: Job, work: Work, layout: Layout, pr
     if job.data is None:
         return None
     progress(0.0, "fetching data")
-    folder = layout.out / "data" / job.data
+    folder = _data(layout, job.data)
     if not storage.fetch_once(store, f"data/{job.data}", folder):
         raise UserError(
             f"The data {job.data} is not in storage {store.url}; the command that runs the grid puts it there."
@@ -145,3 +173,14 @@ def _key(job: Job) -> str:
 def _folder(layout: Layout, job: Job) -> Path:
     job_id = records.digest(job)
     return layout.runs / job_id if isinstance(job, Identity) else layout.stage(job_id)
+
+
+def _folders(layout: Layout, job: Job) -> list[Path]:
+    """Whatever folders a job uses: its own, and what it starts from."""
+    stage = job.stage if isinstance(job, Identity) else None
+    starts = [layout.stage(stage)] if stage else []
+    return [_folder(layout, job), *starts, *([_data(layout, job.data)] if job.data else [])]
+
+
+def _data(layout: Layout, digest: str) -> Path:
+    return layout.out / "data" / digest

@@ -11,12 +11,12 @@ from wpt_bench import records
 from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import UserError
 from wpt_bench.records import Identity, RecordError
-from wpt_bench.running.exchange import Exchange
+from wpt_bench.running.exchange import Exchange, Stored
 from wpt_bench.running.jobs import WORKER_DIED, Ended, Job, JobError, Report, Start, Work
 from wpt_bench.running.local import LocalPool
 from wpt_bench.running.loop import CHECKPOINT_SECONDS, Busy, lock
 from wpt_bench.running.plan import Layout, StageIdentity, new_run
-from wpt_bench.running.stages import is_done, read_stage
+from wpt_bench.running.stages import Failure, is_done, keep_failure, read_stage, why_failed
 
 RETRIES = 1
 """How often a job that failed, for whatever reason, goes on from its last checkpoint before it counts as failed."""
@@ -30,7 +30,7 @@ class Outcome:
     failed: dict[str, str]
 
 
-State = Literal["pending", "running", "interrupted", "done", "failed", "damaged"]
+State = Literal["pending", "begun", "running", "interrupted", "done", "failed", "damaged"]
 
 
 def status(identity: Identity, layout: Layout) -> State:
@@ -38,12 +38,24 @@ def status(identity: Identity, layout: Layout) -> State:
     return standing(identity, layout)[0]
 
 
-def standing(identity: Identity, layout: Layout) -> tuple[State, str]:
-    """What has become of a run, and of one that failed or is damaged the reason in a sentence.
+def standing(identity: Identity, layout: Layout, stored: Stored | None = None) -> tuple[State, str]:
+    """What has become of a run, and of one that failed, waits for a stage that failed, or is damaged the reason in a
+    sentence.
 
     ``running`` is what a living process works on, which the lock of its folder says; ``interrupted`` what one worked on
-    that has died, and what goes on when it is asked for again.
+    that has died, and what goes on when it is asked for again. Of what is neither done nor being made here, ``stored``
+    may know more.
     """
+    here = _standing_here(identity, layout)
+    if stored is None or here[0] in ("running", "done", "damaged"):
+        return here
+    try:
+        return stored.standing(identity) or here
+    except (RecordError, UserError) as error:
+        return "damaged", " ".join(str(error).split())
+
+
+def _standing_here(identity: Identity, layout: Layout) -> tuple[State, str]:
     folder = layout.runs / records.digest(identity)
     try:
         run = records.read_run(folder) if (folder / records.RECORD).exists() else None
@@ -57,7 +69,7 @@ def standing(identity: Identity, layout: Layout) -> tuple[State, str]:
     if _held(folder):
         return "running", ""
     if run is None or run.status == "pending":
-        return "pending", ""
+        return "pending", (why_failed(layout, identity.stage) if identity.stage else None) or ""
     if run.status == "running":
         return "interrupted", ""
     return "failed", (run.error or "").strip().rpartition("\n")[2]
@@ -112,7 +124,7 @@ def run_grid(
 
     ``stages`` are made by the same workers and first; meanwhile other workers make the runs that start from none of
     them. A job that ends in an error, or whose worker dies (killed, out of memory), is tried ``retries`` times more,
-    from its last checkpoint; then a run is recorded as failed, and the others go on. Where a stage fails, the runs that
+    from its last checkpoint; then it is recorded as failed, and the others go on. Where a stage fails, the runs that
     need it stay pending. Runs that another process is making are left for last, and then waited for.
 
     Raises:
@@ -198,8 +210,10 @@ class _Grid:
         final = self.attempts[job_id] > self.retries
         if isinstance(job, Identity):
             _record(job, self.work.layout, error, final)
-            if self.exchange:
-                self.exchange.hand_back(job)
+        elif final:
+            keep_failure(self.work.layout, job_id, Failure(error.sentence, error.trace))
+        if self.exchange and (final or isinstance(job, Identity)):
+            self.exchange.hand_back(job)
         if final:
             self.fail(job_id, error.sentence)
         elif isinstance(job, Identity):  # what is short now, memory for instance, may not be later

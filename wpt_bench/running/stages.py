@@ -40,6 +40,7 @@ VALIDATIONS = 10
 """Validations along a pre-training."""
 VALIDATION_BATCH = 16
 OPEN_LOOP_CHUNKS = 64
+_FAILURE = "failure.json"
 
 
 class Stage(msgspec.Struct, forbid_unknown_fields=True):
@@ -71,6 +72,38 @@ def read_stage(layout: Layout, stage_id: str) -> Stage | None:
         return records.decode_checked(path.read_bytes(), Stage)
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise UserError(f"{path} is damaged ({error}); {_again(path.parent)}") from error
+
+
+class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Contents of ``failure.json``, which is there from when a stage has failed for good until it is made again.
+
+    Attributes:
+        sentence: why, for people; ``trace`` is the traceback, empty where its process died.
+    """
+
+    sentence: str
+    trace: str
+
+
+def keep_failure(layout: Layout, stage_id: str, failure: Failure) -> None:
+    """Writes ``failure.json``, replacing the one before."""
+    folder = layout.stage(stage_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    records.write_atomic(folder / _FAILURE, msgspec.json.format(msgspec.json.encode(failure), indent=1))
+
+
+def why_failed(layout: Layout, stage_id: str) -> str | None:
+    """A sentence if a stage failed when it was last made, which names the file with the traceback; else None."""
+    path = layout.stage(stage_id) / _FAILURE
+    if path.with_name("stage.json").exists():  # another process has made it meanwhile
+        return None
+    try:
+        failure = msgspec.json.decode(path.read_bytes(), type=Failure)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        return f"{path} cannot be read as why a stage failed: {' '.join(str(error).split())}."
+    return f"its stage failed, with the traceback in {path}: {failure.sentence}"
 
 
 def is_done(layout: Layout, stage_id: str) -> bool:
@@ -116,6 +149,7 @@ def make(
         records.sweep(folder)
         if is_done(layout, stage_id):
             return
+        (folder / _FAILURE).unlink(missing_ok=True)
         dataset = Dataset.open(data)
         if isinstance(identity, PretrainingIdentity):
             made = _pretrain(identity, dataset, folder, progress, device, checkpoint_seconds)

@@ -66,7 +66,7 @@ class Held:
     Attributes:
         pointer: the current one, ours.
         name: its name.
-        known: checksum of every file by path, with its size and time of change when it was computed.
+        known: checksum of every file by path, with its size, time of change and inode when it was computed.
     """
 
     store: Store
@@ -74,7 +74,7 @@ class Held:
     folder: Path
     pointer: Pointer
     name: str
-    known: dict[str, tuple[tuple[int, int], _Entry]] = field(default_factory=dict)
+    known: dict[str, tuple[tuple[int, int, int], _Entry]] = field(default_factory=dict)
 
 
 def open_store(url: str) -> Store:
@@ -90,10 +90,33 @@ def open_store(url: str) -> Store:
 
 def finished(store: Store) -> set[str]:
     """Keys of all folders that were pushed as done."""
-    prefix = f"{store.root}/pointers/"
-    return {
-        str(path).removeprefix(prefix).rpartition("/")[0] for path in _find(store, "pointers") if path.endswith(DONE)
-    }
+    return {key for key, done in begun(store).items() if done}
+
+
+def begun(store: Store) -> dict[str, bool]:
+    """Keys of all folders that somebody has claimed, and whether they were pushed as done."""
+    found: dict[str, bool] = {}
+    for path in _find(store, "pointers"):
+        key = path.removeprefix(f"{store.root}/pointers/").rpartition("/")[0]
+        found[key] = found.get(key, False) or path.endswith(DONE)
+    return found
+
+
+def read(store: Store, key: str, name: str) -> bytes | None:
+    """One file of a folder as it was pushed last; None if it is not there. UserError if it is damaged."""
+    found = _current(store, key)
+    entry = found[0].files.get(name) if found else None
+    if found is None or entry is None:
+        return None
+    try:
+        raw: bytes = _ask(store, store.fs.cat_file, _object(store, key, entry.sha256))
+    except FileNotFoundError:
+        if _current(store, key) != found:  # a newer one was pushed meanwhile
+            return read(store, key, name)
+        raw = b""
+    if hashlib.sha256(raw).hexdigest() != entry.sha256:
+        raise _damage(store, key, name)
+    return raw
 
 
 def fetch(store: Store, key: str, folder: Path) -> Pointer | None:
@@ -120,16 +143,19 @@ def fetch(store: Store, key: str, folder: Path) -> Pointer | None:
 def _fetch_file(store: Store, key: str, name: str, entry: _Entry, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    damage = UserError(f"{name} of {key} in {store.url} is missing or damaged; delete {key} there to make it again.")
     try:
         _ask(store, store.fs.get_file, _object(store, key, entry.sha256), str(temporary))
         if records.sha256(temporary) != entry.sha256:
-            raise damage
+            raise _damage(store, key, name)
         temporary.replace(path)
     except FileNotFoundError:
-        raise damage from None
+        raise _damage(store, key, name) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _damage(store: Store, key: str, name: str) -> UserError:
+    return UserError(f"{name} of {key} in {store.url} is missing or damaged; delete {key} there to make it again.")
 
 
 def fetch_once(store: Store, key: str, folder: Path) -> bool:
@@ -187,7 +213,15 @@ def _point(store: Store, key: str, pointer: Pointer, state: str) -> str:
 
 
 def _current(store: Store, key: str) -> tuple[Pointer, str] | None:
-    """The newest whole pointer and its name."""
+    """The newest whole pointer and its name.
+
+    A folder that is listed while its pointer is replaced may show neither the old one nor the whole new one, so that
+    where there seems to be none it is looked for once more.
+    """
+    return _newest(store, key) or _newest(store, key)
+
+
+def _newest(store: Store, key: str) -> tuple[Pointer, str] | None:
     for path in sorted(_find(store, f"pointers/{key}"), key=lambda path: path.rpartition("/")[2], reverse=True):
         name = path.rpartition("/")[2]
         if not (fits := _POINTER.fullmatch(name)):
@@ -195,7 +229,7 @@ def _current(store: Store, key: str) -> tuple[Pointer, str] | None:
         try:
             raw = _ask(store, store.fs.cat_file, path)
         except FileNotFoundError:  # a newer one was written meanwhile, and this one removed
-            return _current(store, key)
+            return _newest(store, key)
         if hashlib.sha256(raw).hexdigest()[:16] != fits[2]:
             continue
         try:
@@ -228,7 +262,7 @@ def _shas(pointer: Pointer) -> list[str]:
 def _entry(held: Held, name: str) -> _Entry:
     """A file's checksum, computed again only where the file has changed: episodes of the replay never do."""
     stat = (held.folder / name).stat()
-    mark = (stat.st_size, stat.st_mtime_ns)
+    mark = (stat.st_size, stat.st_mtime_ns, stat.st_ino)  # clocks of files tick in milliseconds
     if name not in held.known or held.known[name][0] != mark:
         held.known[name] = mark, _Entry(records.sha256(held.folder / name), stat.st_size)
     return held.known[name][1]
