@@ -19,6 +19,7 @@ from wpt_bench.analysis.summary import figures, plain, properties
 from wpt_bench.records import Identity, write_atomic
 from wpt_bench.reports import world_model
 from wpt_bench.reports.content import card_table
+from wpt_bench.reports.figures.drawing import Drawing
 from wpt_bench.reports.sections import CROWD, Section, section
 from wpt_bench.reports.style import look
 from wpt_bench.reports.table import Table
@@ -77,16 +78,13 @@ def write(
     drawings = [drawing for one in sections for drawing in one.drawings]
     drawings += open_loop.drawings if open_loop else ()
     tables = [table for one in sections for table in one.tables] + ([card] if card else [])
-    for name, files in (("figures", drawings), ("tables", tables)):
-        (out_folder / name).mkdir(parents=True, exist_ok=True)
-        for file in files:
-            file.save(out_folder / name)
+    save(drawings, tables, out_folder)
     write_atomic(out_folder / "scores.csv", _scores(comparisons).to_csv(index=False).encode())
     summary = json.dumps(_summary(title, comparisons, declared), indent=1, allow_nan=False)
     write_atomic(out_folder / "summary.json", summary.encode())
     faults = dict.fromkeys(text for one in sections for text in one.comparison.table.problems)
     page = (
-        _templates()
+        templates()
         .get_template("page.html")
         .render(
             title=title,
@@ -96,7 +94,7 @@ def write(
             card=card,
             command=command,
             methods=_methods(sections),
-            panels=_embedded({drawing.name: plain(drawing.panels) for drawing in drawings if drawing.panels}),
+            panels=panels_of(drawings),
             problems=[*problems, *faults],
         )
     )
@@ -145,12 +143,22 @@ def _summary(title: str, comparisons: Sequence[Comparison], declared: Properties
     return {"title": title, "declared": None if declared is None else properties(declared), **summary}
 
 
-def _embedded(value: Any) -> Markup:
-    """JSON as the text of a script element, which ends at the first ``</``."""
+def save(drawings: Iterable[Drawing], tables: Iterable[Table], out_folder: Path) -> None:
+    """Writes figures and tables beside a page."""
+    for name, files in (("figures", drawings), ("tables", tables)):
+        (out_folder / name).mkdir(parents=True, exist_ok=True)
+        for file in files:
+            file.save(out_folder / name)
+
+
+def panels_of(drawings: Iterable[Drawing]) -> Markup:
+    """What hovering shows, as JSON and the text of a script element, which ends at the first ``</``."""
+    value = {drawing.name: plain(drawing.panels) for drawing in drawings if drawing.panels}
     return Markup(json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
 
 
-def _templates() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
+    """What pages are made of, with what they call."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("wpt_bench.reports"),
         autoescape=True,

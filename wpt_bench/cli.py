@@ -455,7 +455,9 @@ def experiment(
     plan = experimenting.plan(asked, varied, dataset.digest if dataset else None)
     experimenting.keep(plan, layout)
     failed = _run(selections, layout, where, retries, tracker, yes, check=False)
-    _report_experiment(plan, layout, as_json)
+    again = f"wpt-bench experiment {name} --suite {suite} --profile {profile}"
+    again += "".join(f" --{option} {given}" for option, given in (("tasks", tasks), ("seeds", seeds)) if given)
+    _report_experiment(plan, layout, again, as_json)
     if failed:
         raise typer.Exit(1)
 
@@ -855,8 +857,20 @@ def _report(selection: Any, layout: Any, as_json: bool) -> None:
     _render(comparisons, layout.report(suite, profile), f"wpt-bench: {suite}, {profile}", command, extras, as_json)
 
 
-def _report_experiment(plan: Any, layout: Any, as_json: bool) -> None:
-    console.print(f"Plan: {layout.plan(plan.suite, plan.profile, plan.name)}", highlight=False, soft_wrap=True)
+def _report_experiment(plan: Any, layout: Any, again: str, as_json: bool) -> None:
+    """The page of an experiment, and what it says on the console."""
+    from wpt_bench.analysis.experiment import summarise
+    from wpt_bench.analysis.scores import Reading
+    from wpt_bench.reports.experiment import show, write
+
+    summary = summarise(plan, Reading(layout.runs))
+    folder = layout.report(plan.suite, f"{plan.profile}-{plan.name}")
+    page = write(summary, folder, title=f"wpt-bench: {plan.suite}, {plan.profile}, {plan.name}", command=again)
+    if as_json:
+        _json(json.loads((page.parent / "summary.json").read_text()) | {"report": str(page)})
+        return
+    show(summary, console)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
 
 
 def _report_published(folder: Path, layout: Any, as_json: bool) -> None:

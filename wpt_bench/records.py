@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -126,8 +126,8 @@ class Episode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One row of ``episodes.jsonl``: one training or evaluation episode.
 
     Attributes:
-        kind: ``train`` or ``evaluation``.
-        env_step: environment steps taken when the episode had ended (train) or when it was evaluated (evaluation).
+        kind: ``train``, ``evaluation``, or ``earlier``: an evaluation on an earlier task of a sequence.
+        env_step: environment steps taken when the episode had ended (train) or when it was evaluated (the others).
         index: of the episode in its stream; evaluation repeats the same indices at every evaluation.
         episode_return: undiscounted sum of rewards over environment steps.
         success_any, success_last: 0.0 or 1.0, at any agent step and at the last one.
@@ -136,9 +136,10 @@ class Episode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         updates: gradient updates made so far.
         wall_clock: seconds since the run began, summed over resumptions.
         metrics: means of the update metrics since the row before (train only).
+        task: which earlier task (earlier only).
     """
 
-    kind: Literal["train", "evaluation"]
+    kind: Literal["train", "evaluation", "earlier"]
     env_step: int
     index: int
     episode_return: float
@@ -149,6 +150,7 @@ class Episode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     updates: int
     wall_clock: float
     metrics: dict[str, float] = {}
+    task: str = ""
 
 
 class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -338,6 +340,11 @@ def find_plans(folder: Path, suite: str, profile: str) -> tuple[list[Plan], list
         if (plan.suite, plan.profile) == (suite, profile):
             plans.append(plan)
     return plans, problems
+
+
+def planned(plans: Iterable[Plan]) -> set[str]:
+    """Ids of the runs that experiments consist of."""
+    return {digest(identity) for plan in plans for arm in plan.arms for identity in arm.runs}
 
 
 def append_episodes(folder: Path, episodes: Sequence[Episode]) -> int:

@@ -61,11 +61,13 @@ def write(
     provenance: dict[str, Any] | None = None,
     guided: Sequence[float] = (0.0,),
     diagnostics: dict[str, float] | None = None,
+    forgotten: dict[str, Sequence[float]] | None = None,
     **changes: Any,
 ) -> Path:
     """One run whose evaluation episodes have the scores of ``curve`` (by environment step); returns its folder.
 
-    ``guided``: share of the agent steps that a cloned prior chose, for each training episode.
+    ``guided``: share of the agent steps that a cloned prior chose, for each training episode. ``forgotten``: scores
+    of the evaluation episodes on earlier tasks of a sequence when the run had ended.
     """
     its = identity(method, task, seed, **changes)
     family, grant = GRANTS.get(method, ("", "none"))
@@ -98,9 +100,11 @@ def write(
     )
     folder = root / run.id
     write_run(folder, run)
+    evaluated = [("evaluation", "", step, values) for step, values in curve.items()]
+    evaluated += [("earlier", name, max(curve), values) for name, values in (forgotten or {}).items()]
     rows = [
         Episode(
-            kind="evaluation",
+            kind=kind,
             env_step=step,
             index=index,
             episode_return=value * scale if score == "return" else 7.0,
@@ -110,8 +114,9 @@ def write(
             guided_steps=0,
             updates=step // 20,
             wall_clock=step / 50,
+            task=name,
         )
-        for step, values in curve.items()
+        for kind, name, step, values in evaluated
         for index, value in enumerate(values)
     ]
     train = [

@@ -53,6 +53,7 @@ _COLUMNS = pa.schema(
             "updates": pa.int64(),
             "wall_clock": pa.float64(),
             "metrics": pa.string(),  # JSON: methods have metrics of their own, and no digit may be lost
+            "task": pa.string(),
         }.items()
     ]
 )
