@@ -213,7 +213,9 @@ def verdict(against: Estimate | None) -> str:
 
 
 def _difference(against: Estimate | None) -> Cell:
-    return corrected_cell(against) if against is None else replace(corrected_cell(against), note=verdict(against))
+    if against is None:
+        return corrected_cell(against)
+    return replace(corrected_cell(against), note=("separated, " if against.excludes_zero else "") + verdict(against))
 
 
 def _measured(estimate: Estimate | None) -> Cell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from wpt_bench.analysis.aggregate import Estimate
@@ -16,8 +17,8 @@ SCORE, AUC = "IQM of the score at the budget", "IQM of the area under the curve"
 
 
 def file_name(experiment: ExperimentSummary, factor: FactorSummary, what: str) -> str:
-    """Of a figure or a table of a factor."""
-    return f"{experiment.name}-{factor.name.replace(' ', '-')}-{what}"
+    """Of a figure or a table of a factor: plain letters and digits, whatever people call it."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", f"{experiment.name}-{factor.name}-{what}")
 
 
 def levels_figure(experiment: ExperimentSummary, factor: FactorSummary) -> Drawing:
@@ -34,7 +35,7 @@ def levels_figure(experiment: ExperimentSummary, factor: FactorSummary) -> Drawi
         }.items()
     }
     caption = (
-        f"{SCORE} and {AUC}, by level of the factor {factor.name}, and the difference of the areas to {reference}; "
+        f"{SCORE} and {AUC}, by level of the factor {factor.name}, and the area minus that of level {reference}; "
         f"{INTERVALS}. Dotted: no difference.{_gaps(factor)}"
     )
     zeros = {f"AUC minus that of {reference}": 0.0}

@@ -219,9 +219,10 @@ class _Effort:
             ours = one.matrix(column, tasks)
             theirs = reference.matrix(column, tasks) if reference else None
             found.append(None if ours is None else aggregate(ours, ["iqm"], resamples=resamples)["iqm"])
-            # Of other tasks there is no difference: an average over them would be one of something else.
-            comparable = ours is not None and theirs is not None and ours.shape[1] == theirs.shape[1]
-            against.append(difference(ours, theirs, resamples=resamples) if comparable else None)
+            if ours is None or theirs is None:
+                against.append(None)
+            else:
+                against.append(difference(ours, theirs, resamples=resamples))
         return Figures(*found, *against)
 
     def _parts(self, arms: Sequence[ArmTable]) -> Comparison | None:

@@ -19,12 +19,13 @@ RUN_COLUMNS = ["method", "task", "seed", "score", "start", "auc", "updates", "en
 """What is published of every run, beside its record."""
 
 
-def figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """What the comparisons say, as JSON values: a function of the records alone, wherever they lie.
+def figures(comparisons: Sequence[Comparison], experiments: Sequence[ExperimentSummary] = ()) -> dict[str, Any]:
+    """What comparisons and experiments say, as JSON values: a function of the records alone, wherever they lie.
 
     Sentences that name files (``RunTable.problems``) are therefore not in it.
     """
-    return {"tables": [_table(comparison) for comparison in comparisons]}
+    found: dict[str, Any] = {"tables": [_table(comparison) for comparison in comparisons]}
+    return found | ({"experiments": [experiment_figures(one) for one in experiments]} if experiments else {})
 
 
 def experiment_figures(experiment: ExperimentSummary) -> dict[str, Any]:
