@@ -55,6 +55,12 @@ def bench_metaworld(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def experiment(session: nox.Session) -> None:
+    """A profile varied in one thing at a time: -- data --suite metaworld; see wpt-bench list experiments."""
+    bench(session, "experiment")
+
+
+@nox.session(python=False)
 def report(session: nox.Session) -> None:
     """Tables, curves and the HTML file of the runs there are."""
     bench(session, "report")

@@ -31,9 +31,9 @@ def methods_table(comparison: Comparison) -> Table:
         iqm = row.iqm
         cells = (
             Cell(row.name),
-            replace(_estimate(iqm), text=score_text(row), note="" if row.online else "0 online steps"),
-            _ends(iqm),
-            _estimate(row.auc),
+            replace(estimate_cell(iqm), text=score_text(row), note="" if row.online else "0 online steps"),
+            ends_cell(iqm),
+            estimate_cell(row.auc),
             Cell(data_granted(row.data_access)),
             *(score(row.estimates[name].value if name in row.estimates else None) for name in names),
             Cell(f"{row.done}/{row.expected}", None, f"{row.seeds} seed{'s' if row.seeds != 1 else ''}"),
@@ -52,9 +52,9 @@ def against_table(comparison: Comparison) -> Table:
         Row(
             (
                 Cell(row.name),
-                _corrected(row.against),
-                _corrected(row.auc_against),
-                _corrected(row.improvement),
+                corrected_cell(row.against),
+                corrected_cell(row.auc_against),
+                corrected_cell(row.improvement),
                 *_reach(row.scratch_cost.reach if row.scratch_cost else None, comparison.table.budget),
             ),
             row.name,
@@ -97,7 +97,7 @@ def parts_table(comparison: Comparison, parts: Mapping[str, Sequence[Part]], nam
             (
                 Cell(group),
                 Cell(part.method),
-                _corrected(part.iqm),
+                corrected_cell(part.iqm),
                 *_reach(part.reach, comparison.table.budget),
             ),
             part.method,
@@ -126,7 +126,7 @@ def arms_table(comparison: Comparison) -> Table:
             Cell(
                 "not among these runs" if row is None else score_text(row), row.iqm.value if row and row.iqm else None
             ),
-            _estimate(row.auc if row else None),
+            estimate_cell(row.auc if row else None),
             Cell(NOTHING) if irrelevant is None else Cell(f"{irrelevant:.0%}", irrelevant),
         )
         rows.append(Row(cells, method))
@@ -141,7 +141,7 @@ def effects_table(comparison: Comparison) -> Table:
     for what, one in (("score at the budget", comparison.ablation), ("area under the curve", comparison.auc_ablation)):
         effects = (*one.effects, *one.single, *([one.control] if one.control else []))
         for effect in effects:
-            cells = (Cell(effect.name), Cell(what), _estimate(effect.estimate), _ends(effect.estimate))
+            cells = (Cell(effect.name), Cell(what), estimate_cell(effect.estimate), ends_cell(effect.estimate))
             rows.append(Row(cells))
     numbers = ("change in IQM [95%, rliable]", "[95%, corrected]")
     return Table(
@@ -304,22 +304,24 @@ def _name(name: str, comparison: Comparison) -> str:
     return f"{name}-{comparison.table.observation}"
 
 
-def _estimate(estimate: Estimate | None) -> Cell:
+def estimate_cell(estimate: Estimate | None) -> Cell:
+    """A figure with rliable's interval."""
     if estimate is None:
         return Cell(NOTHING)
     return Cell(str(estimate), estimate.value, ends=(estimate.low, estimate.high))
 
 
-def _corrected(estimate: Estimate | None) -> Cell:
+def corrected_cell(estimate: Estimate | None) -> Cell:
+    """A figure with the corrected interval."""
     if estimate is None:
         return Cell(NOTHING)
     ends = (estimate.corrected_low, estimate.corrected_high)
     return Cell(f"{three(estimate.value)} {estimate.corrected}", estimate.value, ends=ends)
 
 
-def _ends(estimate: Estimate | None) -> Cell:
+def ends_cell(estimate: Estimate | None) -> Cell:
     """The corrected interval alone."""
-    return Cell(NOTHING) if estimate is None else replace(_corrected(estimate), text=estimate.corrected, value=None)
+    return Cell(NOTHING) if estimate is None else replace(corrected_cell(estimate), text=estimate.corrected, value=None)
 
 
 def _told(value: float | None, note: str = "", *of: float | None) -> Cell:

@@ -14,18 +14,23 @@ from markupsafe import Markup
 from wpt_bench.analysis.bootstrap import CONFIDENCE
 from wpt_bench.analysis.compare import Comparison, compare_runs
 from wpt_bench.analysis.diagnostics import READING
+from wpt_bench.analysis.experiment import ExperimentSummary, summarise
 from wpt_bench.analysis.properties import DECLARED_RULES, EFFECTS, POOLING, Properties, reasons
-from wpt_bench.analysis.scores import SCRATCH
+from wpt_bench.analysis.scores import SCRATCH, read
 from wpt_bench.analysis.summary import figures, plain, properties
-from wpt_bench.records import Identity, write_atomic
+from wpt_bench.records import Identity, Plan, write_atomic
 from wpt_bench.reports import world_model
 from wpt_bench.reports.content import card_table
+from wpt_bench.reports.factors import ExperimentSection, experiment_section
+from wpt_bench.reports.figures.drawing import Drawing
 from wpt_bench.reports.sections import CROWD, Section, section
 from wpt_bench.reports.style import look
 from wpt_bench.reports.table import Table
 from wpt_bench.reports.table_one import NOT_MEASURED, SYMBOLS, details
 
 PAGE = "report.html"
+PLACED = ("embodiments", "adaptation", "ablation", "data", "sensitivity")
+"""Experiments that have a place among the page's sections; any has a page of its own."""
 NOTHING: Mapping[str, Any] = {}
 
 
@@ -40,6 +45,7 @@ def render(
     declared: Properties | None = None,
     expected: Iterable[Identity] | None = None,
     command: str | None = None,
+    plans: Sequence[Plan] = (),
 ) -> Path:
     """Renders the report of all runs of one suite and profile, from records alone, and returns the page's path.
 
@@ -55,12 +61,23 @@ def render(
         declared: Table 1 as the installed methods declare it, which records do not hold; left out without.
         expected: identities of the runs that belong to the report; see ``analysis.scores.load_runs``.
         command: that renders this page again.
+        plans: of the experiments of the suite and profile.
 
     Raises:
         UserError: there are no runs to report on.
     """
-    comparisons = compare_runs(root_of_runs, suite=suite, profile=profile, expected=expected)
-    return write(comparisons, out_folder, title=title, extras=extras, declared=declared, command=command)
+    reading = read(root_of_runs)
+    comparisons = compare_runs(reading, suite=suite, profile=profile, expected=expected, plans=plans)
+    experiments = [summarise(plan, reading) for plan in plans]
+    return write(
+        comparisons,
+        out_folder,
+        title=title,
+        extras=extras,
+        declared=declared,
+        command=command,
+        experiments=experiments,
+    )
 
 
 def write(
@@ -71,23 +88,29 @@ def write(
     extras: Mapping[str, Any] = NOTHING,
     declared: Properties | None = None,
     command: str | None = None,
+    experiments: Sequence[ExperimentSummary] = (),
+    faults: Sequence[str] = (),
 ) -> Path:
-    """Writes the report of comparisons that are already made; otherwise as ``render``."""
+    """Writes the report of comparisons that are already made; otherwise as ``render``.
+
+    ``experiments``: those of the suite and profile; of the ones that have a place in the report, what they found is
+    shown. ``faults``: what else could not be read, a sentence each.
+    """
     sections = [section(comparison) for comparison in comparisons]
+    beside = {one.name: experiment_section(one) for one in experiments if one.name in PLACED and one.done}
     open_loop, card, problems = _extras(extras)
-    drawings = [drawing for one in sections for drawing in one.drawings]
+    shown: list[Section | ExperimentSection] = [*sections, *beside.values()]
+    drawings = [drawing for one in shown for drawing in one.drawings]
     drawings += open_loop.drawings if open_loop else ()
-    tables = [table for one in sections for table in one.tables] + ([card] if card else [])
-    for name, files in (("figures", drawings), ("tables", tables)):
-        (out_folder / name).mkdir(parents=True, exist_ok=True)
-        for file in files:
-            file.save(out_folder / name)
+    tables = [table for one in shown for table in one.tables] + ([card] if card else [])
+    save(drawings, tables, out_folder)
     write_atomic(out_folder / "scores.csv", _scores(comparisons).to_csv(index=False).encode())
-    summary = json.dumps(_summary(title, comparisons, declared), indent=1, allow_nan=False)
+    summary = json.dumps(_summary(title, comparisons, experiments, declared), indent=1, allow_nan=False)
     write_atomic(out_folder / "summary.json", summary.encode())
-    faults = dict.fromkeys(text for one in sections for text in one.comparison.table.problems)
+    unread = [text for one in comparisons for text in one.table.problems]
+    unread += [text for one in experiments for text in one.problems]
     page = (
-        _templates()
+        templates()
         .get_template("page.html")
         .render(
             title=title,
@@ -97,8 +120,9 @@ def write(
             card=card,
             command=command,
             methods=_methods(sections),
-            panels=_embedded({drawing.name: plain(drawing.panels) for drawing in drawings if drawing.panels}),
-            problems=[*problems, *faults],
+            panels=panels_of(drawings),
+            problems=dict.fromkeys([*problems, *faults, *unread]),
+            experiments=beside,
         )
     )
     write_atomic(out_folder / PAGE, page.encode())
@@ -138,20 +162,35 @@ def _methods(sections: Sequence[Section]) -> list[str]:
     return list(dict.fromkeys(row.name for one in sections for row in one.comparison.rows))
 
 
-def _summary(title: str, comparisons: Sequence[Comparison], declared: Properties | None) -> dict[str, Any]:
+def _summary(
+    title: str,
+    comparisons: Sequence[Comparison],
+    experiments: Sequence[ExperimentSummary],
+    declared: Properties | None,
+) -> dict[str, Any]:
     """The page's figures for programs."""
-    summary = figures(comparisons)
+    summary = figures(comparisons, experiments)
     for table, comparison in zip(summary["tables"], comparisons, strict=True):
         table["problems"] = list(comparison.table.problems)
     return {"title": title, "declared": None if declared is None else properties(declared), **summary}
 
 
-def _embedded(value: Any) -> Markup:
-    """JSON as the text of a script element, which ends at the first ``</``."""
+def save(drawings: Iterable[Drawing], tables: Iterable[Table], out_folder: Path) -> None:
+    """Writes figures and tables beside a page."""
+    for name, files in (("figures", drawings), ("tables", tables)):
+        (out_folder / name).mkdir(parents=True, exist_ok=True)
+        for file in files:
+            file.save(out_folder / name)
+
+
+def panels_of(drawings: Iterable[Drawing]) -> Markup:
+    """What hovering shows, as JSON and the text of a script element, which ends at the first ``</``."""
+    value = {drawing.name: plain(drawing.panels) for drawing in drawings if drawing.panels}
     return Markup(json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
 
 
-def _templates() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
+    """What pages are made of, with what they call."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("wpt_bench.reports"),
         autoescape=True,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +68,8 @@ _BASELINES = {
     "jsrl-bc": Look("#5f9ea0", ">", _COMPARATOR),
 }
 """One hue or one kind of line for each family, and a marker for each method of it."""
+_SCALE = ["#2f86c9", "#7d70d2", "#b95fb4", "#d85f6f", "#d9822b"]
+"""Levels along an axis; of a lightness that shows on light and dark alike."""
 _PREDICTORS = {
     "world model": Look(_BLUE, "s", "-"),
     "persistence": Look(_ORANGE, "^", (0, (5, 1))),
@@ -89,6 +93,26 @@ def look(method: str) -> Look:
     number, colour = divmod(number, len(_OTHER_COLOURS))
     number, marker = divmod(number, len(_OTHER_MARKERS))
     return Look(_OTHER_COLOURS[colour], _OTHER_MARKERS[marker], _OTHER_LINES[number % len(_OTHER_LINES)])
+
+
+def level_looks(levels: Sequence[tuple[str, float | None, bool]]) -> dict[str, Look]:
+    """How the levels of one factor are drawn, by label: from blue to orange along an axis, else each its own colour.
+
+    Args:
+        levels: label, place on the axis or None, and whether it is the reference; one without a place is grey.
+    """
+    placed = sorted({value for _, value, _ in levels if value is not None})
+    scale = dict(zip(placed, seaborn.blend_palette(_SCALE, max(len(placed), 2)).as_hex(), strict=False))
+    colours = itertools.cycle([_BLUE, _ORANGE, _GREEN, _PINK, _RED, _SKY, _PURPLE, _BROWN])
+    markers = itertools.cycle(_OTHER_MARKERS)
+    return {
+        label: Look(
+            scale[value] if value is not None else _GREY if reference else next(colours),
+            next(markers),
+            (0, (5, 1)) if reference else "-",
+        )
+        for label, value, reference in levels
+    }
 
 
 def settings(salt: str) -> dict[Any, Any]:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from wpt_bench.analysis.aggregate import three
+from wpt_bench.analysis.aggregate import Estimate, three
 from wpt_bench.analysis.compare import Comparison
 from wpt_bench.analysis.properties import (
     Cell,
@@ -52,7 +52,11 @@ def properties_table(table: Properties, title: str, *, wide: bool = True) -> Tab
 def details(cell: Cell) -> str:
     """The figures of one cell: effect with its interval, further numbers, methods; empty without any."""
     effect = [f"{three(cell.effect.value)} {cell.effect.corrected}"] if cell.effect else []
-    return ", ".join([*effect, *(f"{name} {value:.3f}" for name, value in (cell.figures or {}).items())])
+    return ", ".join([*effect, *(f"{name} {_figure(value)}" for name, value in (cell.figures or {}).items())])
+
+
+def _figure(value: float | Estimate) -> str:
+    return f"{three(value.value)} {value.corrected}" if isinstance(value, Estimate) else f"{value:.3f}"
 
 
 def findings(table: Properties) -> list[str]:

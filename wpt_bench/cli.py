@@ -455,7 +455,9 @@ def experiment(
     plan = experimenting.plan(asked, varied, dataset.digest if dataset else None)
     experimenting.keep(plan, layout)
     failed = _run(selections, layout, where, retries, tracker, yes, check=False)
-    _report_experiment(plan, layout, as_json)
+    again = f"wpt-bench experiment {name} --suite {suite} --profile {profile}"
+    again += "".join(f" --{option} {given}" for option, given in (("tasks", tasks), ("seeds", seeds)) if given)
+    _report_experiment(plan, layout, again, as_json)
     if failed:
         raise typer.Exit(1)
 
@@ -633,12 +635,26 @@ def publish(
 ) -> None:
     """Packs the finished runs of a suite and profile, with every figure, into a folder to commit."""
     from wpt_bench.analysis import publish as publishing
-    from wpt_bench.running.plan import Layout
+    from wpt_bench.running import bench as benching
+    from wpt_bench.running.plan import Layout, identities, select
 
-    name, known = profiles.load(profile).name, registry.suite(suite).name
+    selection, layout = select(suite, profiles.load(profile)), Layout(out)
+    name, known = selection.profile.name, registry.suite(suite).name
+    dataset = benching.find_data(selection, layout)
+    plans, faults = records.find_plans(layout.plans, known, name)
+    for fault in faults:
+        errors.print(f"Left out: {_plain(fault)}", highlight=False, soft_wrap=True)
     command = f"wpt-bench publish {suite} --profile {profile} --to {to}" + ("" if out == OUT else f" --out {out}")
     folder = to / f"{known}-{name}"
-    made = publishing.publish(Layout(out).runs, folder, suite=known, profile=name, command=command)
+    made = publishing.publish(
+        layout.runs,
+        folder,
+        suite=known,
+        profile=name,
+        command=command,
+        plans=plans,
+        grid=identities(selection, dataset.digest if dataset else None),
+    )
     for gap in made.left_out:
         errors.print(f"Left out: {_plain(f'{gap.id} ({gap.status}): {gap.why}')}", highlight=False, soft_wrap=True)
     console.print(f"{made.runs} runs, {made.episodes} episodes, in {folder}", highlight=False, soft_wrap=True)
@@ -930,13 +946,17 @@ def _numbers(text: str, what: str, least: int, most: int = 255) -> list[int]:
 
 def _report(selection: Any, layout: Any, as_json: bool) -> None:
     from wpt_bench.analysis.compare import compare_runs
+    from wpt_bench.analysis.experiment import summarise
+    from wpt_bench.analysis.scores import Reading
     from wpt_bench.running import bench as benching
     from wpt_bench.running.plan import identities
 
     suite, profile = selection.suite, selection.profile.name
     dataset = benching.find_data(selection, layout)
     expected = identities(selection, dataset.digest if dataset else None)
-    comparisons = compare_runs(layout.runs, suite=suite, profile=profile, expected=expected)
+    reading, (plans, faults) = Reading(layout.runs), records.find_plans(layout.plans, suite, profile)
+    comparisons = compare_runs(reading, suite=suite, profile=profile, expected=expected, plans=plans)
+    found = [summarise(plan, reading) for plan in plans]
     with _bar("computing labels") as progress:
         extras = benching.report_extras(selection, layout, progress)
     command = f"wpt-bench report {suite} --profile {profile}"
@@ -946,26 +966,49 @@ def _report(selection: Any, layout: Any, as_json: bool) -> None:
         ("seeds", list(map(str, selection.grid.seeds)), list(map(str, selection.profile.grid(suite).seeds))),
     ):
         command += f" --{option} {','.join(chosen)}" if chosen != list(own) else ""
-    _render(comparisons, layout.report(suite, profile), f"wpt-bench: {suite}, {profile}", command, extras, as_json)
+    page, title = layout.report(suite, profile), f"wpt-bench: {suite}, {profile}"
+    _render(comparisons, page, title, command, extras, as_json, experiments=found, faults=faults)
 
 
-def _report_experiment(plan: Any, layout: Any, as_json: bool) -> None:
-    console.print(f"Plan: {layout.plan(plan.suite, plan.profile, plan.name)}", highlight=False, soft_wrap=True)
+def _report_experiment(plan: Any, layout: Any, again: str, as_json: bool) -> None:
+    """The page of an experiment, and what it says on the console."""
+    from wpt_bench.analysis.experiment import summarise
+    from wpt_bench.analysis.scores import Reading
+    from wpt_bench.reports.experiment import show, write
+
+    summary = summarise(plan, Reading(layout.runs))
+    folder = layout.report(plan.suite, f"{plan.profile}-{plan.name}")
+    page = write(summary, folder, title=f"wpt-bench: {plan.suite}, {plan.profile}, {plan.name}", command=again)
+    if as_json:
+        _json(json.loads((page.parent / "summary.json").read_text()) | {"report": str(page)})
+        return
+    show(summary, console)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
 
 
 def _report_published(folder: Path, layout: Any, as_json: bool) -> None:
     """A page of committed records."""
     from wpt_bench.analysis.archive import read_manifest
-    from wpt_bench.analysis.compare import compare_runs
+    from wpt_bench.analysis.publish import read_published
 
     manifest = read_manifest(folder)
-    comparisons = compare_runs(folder, suite=manifest.suite, profile=manifest.profile)
+    comparisons, found = read_published(folder, manifest.suite, manifest.profile)
     title = f"wpt-bench: {manifest.suite}, {manifest.profile}, as published"
     page = layout.out / "reports" / f"published-{folder.resolve().name}"
-    _render(comparisons, page, title, f"wpt-bench report {folder}", {}, as_json)
+    _render(comparisons, page, title, f"wpt-bench report {folder}", {}, as_json, experiments=found)
 
 
-def _render(comparisons: Any, folder: Path, title: str, command: str, extras: dict[str, Any], as_json: bool) -> None:
+def _render(
+    comparisons: Any,
+    folder: Path,
+    title: str,
+    command: str,
+    extras: dict[str, Any],
+    as_json: bool,
+    *,
+    experiments: Sequence[Any] = (),
+    faults: Sequence[str] = (),
+) -> None:
     """Writes the page and says on the console what it says."""
     from wpt_bench.analysis.properties import Declaration, declared
     from wpt_bench.reports.page import write
@@ -976,7 +1019,16 @@ def _render(comparisons: Any, folder: Path, title: str, command: str, extras: di
         Declaration(method.name, method.family, str(method.data_access), method.online)
         for method in registry.methods().values()
     )
-    page = write(comparisons, folder, title=title, extras=extras, declared=by_code, command=command)
+    page = write(
+        comparisons,
+        folder,
+        title=title,
+        extras=extras,
+        declared=by_code,
+        command=command,
+        experiments=experiments,
+        faults=faults,
+    )
     if as_json:
         _json(json.loads((page.parent / "summary.json").read_text()) | {"report": str(page)})
         return

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -343,6 +343,11 @@ def find_plans(folder: Path, suite: str, profile: str) -> tuple[list[Plan], list
         if (plan.suite, plan.profile) == (suite, profile):
             plans.append(plan)
     return plans, problems
+
+
+def planned(plans: Iterable[Plan]) -> set[str]:
+    """Ids of the runs that experiments consist of."""
+    return {digest(identity) for plan in plans for arm in plan.arms for identity in arm.runs}
 
 
 def append_episodes(folder: Path, episodes: Sequence[Episode]) -> int:

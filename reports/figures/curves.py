@@ -40,7 +40,7 @@ def aggregate_curves(comparison: Comparison, methods: Collection[str], name: str
 
     def make(sketch: Sketch) -> None:
         axes = sketch.figure.add_subplot()
-        sketch.band = _opacity(len(rows))
+        sketch.band = opacity(len(rows))
         for row in rows:
             if row.curve is not None:
                 sketch.curve(axes, row.name, row.curve.env_steps, row.curve.value, row.curve.low, row.curve.high)
@@ -66,7 +66,7 @@ def embodiment_curves(comparison: Comparison, methods: Collection[str]) -> Drawi
 
     def make(sketch: Sketch) -> None:
         everywhere = small_multiples(sketch, list(comparison.embodiments), 3)
-        sketch.band = _opacity(len(methods))
+        sketch.band = opacity(len(methods))
         for axes, (name, parts) in zip(everywhere, comparison.embodiments.items(), strict=True):
             for part in parts:
                 if part.method not in methods:
@@ -131,7 +131,7 @@ def performance_profiles(comparison: Comparison) -> Drawing:
 
     def make(sketch: Sketch) -> None:
         axes = sketch.figure.add_subplot()
-        sketch.band = _opacity(len(comparison.rows))
+        sketch.band = opacity(len(comparison.rows))
         for row in comparison.rows:
             if row.profile is not None:
                 its = row.profile
@@ -193,7 +193,7 @@ def diagnostic_curves(comparison: Comparison) -> Drawing:
     return draw(f"diagnostics-{table.observation}", caption, (5.0, 2.1 * -(-len(shown) // 2)), make)
 
 
-def _opacity(methods: int) -> float:
+def opacity(methods: int) -> float:
     """Of the bands of so many methods, which lie upon each other and must not hide the lines."""
     return min(0.13, 0.8 / methods)
 

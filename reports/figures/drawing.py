@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from wpt_bench.analysis.aggregate import Estimate
 from wpt_bench.records import write_atomic
-from wpt_bench.reports.style import FAINT, INK, look, settings
+from wpt_bench.reports.style import FAINT, INK, Look, look, settings
 
 LEGEND_ROW = 0.19
 """Height of a row of the legend, in inches."""
@@ -98,10 +98,12 @@ class Sketch:
     Attributes:
         figure: to draw into.
         band: opacity of the bands of intervals.
+        looks: how whatever has a name is drawn.
     """
 
     figure: Figure
     band: float = 0.13
+    looks: Callable[[str], Look] = look
     _series: dict[Axes, list[Series]] = field(default_factory=dict)
 
     def curve(
@@ -115,7 +117,7 @@ class Sketch:
         **how: Any,
     ) -> None:
         """A method's line with its marker, and a band where there is an interval."""
-        its = look(method)
+        its = self.looks(method)
         style = {"linestyle": its.line, "color": its.colour, "marker": its.marker, "label": method} | how
         (line,) = axes.plot(x, y, **style)
         tag(line, method)
@@ -129,13 +131,13 @@ class Sketch:
 
     def faint(self, axes: Axes, method: str, x: ArrayLike, y: ArrayLike) -> None:
         """One seed of a method: a thin line without a marker."""
-        its = look(method)
+        its = self.looks(method)
         (line,) = axes.plot(x, y, linestyle=its.line, color=its.colour, linewidth=0.8, alpha=0.45)
         tag(line, method)
 
     def interval(self, axes: Axes, method: str, estimate: Estimate, row: float) -> None:
         """A figure at height ``row``: a bar for rliable's interval, a thin line for the corrected one."""
-        its = look(method)
+        its = self.looks(method)
         if estimate.low is not None and estimate.high is not None:
             width = estimate.high - estimate.low
             (bar,) = axes.barh(row, width, left=estimate.low, height=0.5, color=its.colour, alpha=0.4, linewidth=0)
@@ -147,6 +149,28 @@ class Sketch:
             tag(line, method)
         (point,) = axes.plot([estimate.value], [row], marker=its.marker, color=its.colour, linestyle="none")
         tag(point, method)
+
+    def upright(self, axes: Axes, method: str, estimate: Estimate, x: float) -> None:
+        """The intervals of a figure at ``x``: a bar for rliable's, a thin line for the corrected one."""
+        for low, high, width, alpha in (
+            (estimate.low, estimate.high, 5.0, 0.4),
+            (estimate.corrected_low, estimate.corrected_high, 1.0, 1.0),
+        ):
+            if low is not None and high is not None:
+                (line,) = axes.plot([x, x], [low, high], color=self.looks(method).colour, linewidth=width, alpha=alpha)
+                line.set_solid_capstyle("butt")
+                tag(line, method)
+
+    def dots(self, axes: Axes, method: str, x: Sequence[float], estimates: Sequence[Estimate]) -> None:
+        """Figures at ``x``, joined by a line; hovering shows them with their corrected intervals."""
+        its, values = self.looks(method), [one.value for one in estimates]
+        (line,) = axes.plot(x, values, linestyle=its.line, color=its.colour, marker=its.marker, label=method)
+        line.set_linewidth(1.0)
+        tag(line, method)
+        whole = all(one.corrected_low is not None for one in estimates)
+        low, high = ([getattr(one, name) for one in estimates] for name in ("corrected_low", "corrected_high"))
+        if estimates:
+            self.hover(axes, method, x, values, low if whole else None, high if whole else None)
 
     def hover(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 
@@ -11,7 +11,7 @@ from wpt_bench.analysis.compare import Comparison
 from wpt_bench.analysis.factorial import Effect
 from wpt_bench.analysis.scores import SCRATCH
 from wpt_bench.reports.figures.drawing import Drawing, Sketch, draw, tag
-from wpt_bench.reports.style import INK
+from wpt_bench.reports.style import INK, Look, look
 
 ROW = 0.23
 """Height of a line, in inches."""
@@ -34,7 +34,7 @@ def metric_intervals(comparison: Comparison) -> Drawing:
         f"Aggregates of the scores at the budget over tasks and seeds; {INTERVALS}. Of the optimality gap, the mean "
         "shortfall from a score of 1, less is better."
     )
-    return _panels(f"intervals-{comparison.table.observation}", caption, panels, width=7.0)
+    return panels_of(f"intervals-{comparison.table.observation}", caption, panels, width=7.0)
 
 
 def against_scratch(comparison: Comparison) -> Drawing:
@@ -51,7 +51,7 @@ def against_scratch(comparison: Comparison) -> Drawing:
         "difference."
     )
     zeros = {"difference in IQM": 0.0, "difference in AUC": 0.0, "P(improvement)": 0.5}
-    return _panels(f"against-scratch-{comparison.table.observation}", caption, panels, width=7.0, zeros=zeros)
+    return panels_of(f"against-scratch-{comparison.table.observation}", caption, panels, width=7.0, zeros=zeros)
 
 
 def part_effects(comparison: Comparison) -> Drawing:
@@ -72,7 +72,7 @@ def part_effects(comparison: Comparison) -> Drawing:
     )
     caption = f"{what}, in IQM; {INTERVALS}. Dotted: no effect."
     zeros = dict.fromkeys(panels, 0.0)
-    return _panels(f"effects-{comparison.table.observation}", caption, panels, width=7.0, zeros=zeros)
+    return panels_of(f"effects-{comparison.table.observation}", caption, panels, width=7.0, zeros=zeros)
 
 
 def _whose(effect: Effect, whole: bool) -> str:
@@ -80,25 +80,37 @@ def _whose(effect: Effect, whole: bool) -> str:
     return effect.arms[0] if not whole or len(effect.arms) == 2 else "wpt"
 
 
-def _panels(
+def panels_of(
     name: str,
     caption: str,
     panels: Panels,
     *,
     width: float,
-    zeros: dict[str, float] | None = None,
+    zeros: Mapping[str, float] = {},
+    looks: Callable[[str], Look] = look,
 ) -> Drawing:
+    """Figures with their intervals as panels side by side, one row for each label.
+
+    Args:
+        name: of the file.
+        caption: below the figure.
+        panels: as above.
+        width: in inches.
+        zeros: where a panel has a dotted line, by its title.
+        looks: how the rows are drawn, by what stands for the method in them.
+    """
     first = next(iter(panels.values()))
     labels = [label for label, _, _ in first]
 
     def make(sketch: Sketch) -> None:
+        sketch.looks = looks
         everywhere: Sequence[Axes] = sketch.figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (title, rows) in zip(everywhere, panels.items(), strict=True):
             axes.set_title(title)
             for place, (_, method, estimate) in enumerate(rows):
                 if estimate is not None:
                     sketch.interval(axes, method, estimate, place)
-            if zeros is not None:
+            if title in zeros:
                 axes.axvline(zeros[title], color=INK, linestyle=":", linewidth=0.9, zorder=0)
             axes.use_sticky_edges = False  # a bar that ends at the figure keeps its marker whole
             axes.autoscale_view()

@@ -24,7 +24,7 @@
       button.setAttribute("aria-pressed", String(!hidden.has(button.dataset.toggle)));
     document.querySelectorAll("table.data").forEach(enter);
   };
-  bar.addEventListener("click", (event) => {
+  bar?.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
     const method = button.dataset.toggle;
@@ -32,11 +32,11 @@
     else if (!hidden.delete(method)) hidden.add(method);
     apply();
   });
-  bar.hidden = false;
+  if (bar) bar.hidden = false;
 
   // Values of the curves at the pointer, or where the arrow keys are.
   const tip = document.getElementById("tip");
-  const line = document.createElementNS(document.querySelector("svg").namespaceURI, "line");
+  const line = document.createElementNS(document.querySelector("svg")?.namespaceURI ?? null, "line");
   line.setAttribute("stroke", "currentColor");
   line.setAttribute("stroke-dasharray", "2 2");
   const hide = () => {

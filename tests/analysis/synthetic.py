@@ -63,12 +63,14 @@ def write(
     diagnostics: dict[str, Any] | None = None,
     metrics: dict[str, float] | None = None,
     prior: Sequence[float] = (),
+    forgotten: dict[str, Sequence[float]] | None = None,
     **changes: Any,
 ) -> Path:
     """One run whose evaluation episodes have the scores of ``curve`` (by environment step); returns its folder.
 
     ``guided``: share of the agent steps that a cloned prior chose, for each training episode. ``metrics``: of every
-    evaluation episode. ``prior``: scores of episodes in which the prior acted alone.
+    evaluation episode. ``prior``: scores of episodes in which the prior acted alone. ``forgotten``: scores of the
+    evaluation episodes on earlier tasks of a sequence when the run had ended.
     """
     its = identity(method, task, seed, **changes)
     family, grant = GRANTS.get(method, ("", "none"))
@@ -101,9 +103,11 @@ def write(
     )
     folder = root / run.id
     write_run(folder, run)
+    evaluated = [("evaluation", "", step, values) for step, values in curve.items()]
+    evaluated += [("earlier", name, max(curve), values) for name, values in (forgotten or {}).items()]
     rows = [
         Episode(
-            kind="evaluation",
+            kind=kind,
             env_step=step,
             index=index,
             episode_return=value * scale if score == "return" else 7.0,
@@ -114,8 +118,9 @@ def write(
             updates=step // 20,
             wall_clock=step / 50,
             metrics=metrics or {},
+            task=name,
         )
-        for step, values in curve.items()
+        for kind, name, step, values in evaluated
         for index, value in enumerate(values)
     ]
     acted = [

@@ -3,9 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.planned import arm, plan
 from analysis.synthetic import BUDGET, flat, grid, write
 from wpt_bench import registry
 from wpt_bench.analysis.aggregate import aggregate
+from wpt_bench.analysis.arms import arm_tables
 from wpt_bench.analysis.properties import (
     CROSS_EMBODIMENT,
     FAMILIES,
@@ -18,7 +20,7 @@ from wpt_bench.analysis.properties import (
     measured,
     reasons,
 )
-from wpt_bench.analysis.scores import load_runs, score_matrix, untrained
+from wpt_bench.analysis.scores import Reading, load_runs, score_matrix, untrained
 
 PLANNED = (
     *(Declaration(name, "Offline RL", "labelled", False) for name in ("iql", "td3-bc", "cql")),
@@ -258,3 +260,74 @@ def test_the_interval_of_a_gain_lies_within_its_seeds(tmp_path_factory, ends):
         write(root, "wpt", "a", seed, flat(0.2, end))
     effect = measured(table(root), resamples=100).cell(IMPROVEMENT, "WPT").effect
     assert min(ends) - 0.2 - 1e-9 <= effect.low <= effect.high <= max(ends) - 0.2 + 1e-9
+
+
+# The arms of the experiment data
+
+BOTH = ("walker-stand", "cheetah-run")
+
+
+def around(height):
+    """Two tasks, three seeds: a mean of ``height`` on either."""
+    return {task: [height - 0.01, height, height + 0.01] for task in BOTH}
+
+
+def with_arms(root, *arms, scratch=0.2):
+    """Table 1 of a table with ``wpt`` and learning from scratch, and of the arms."""
+    if scratch is not None:
+        arm(root, "", "", around(scratch), method="dreamer")
+    arm(root, "", "", around(0.6))
+    reading = Reading(root)
+    expected = [one.run.identity for one in reading.found if not one.run.identity.subset]
+    its = load_runs(reading, suite="dmc", profile="quick", expected=expected)
+    return measured(its, arm_tables(plan(*arms), reading), resamples=2000)
+
+
+def noisy(root, *heights):
+    return [
+        arm(root, "noise", str(value), around(height), value=value, subset={"noise": value})
+        for value, height in heights
+    ]
+
+
+def test_non_expert_data_is_measured_by_the_worst_of_it_against_scratch_and_the_slope(tmp_path):
+    found = with_arms(tmp_path, *noisy(tmp_path, (0.0, 0.6), (1.0, 0.5), (2.0, 0.3))).cell(NON_EXPERT, "WPT")
+    assert (found.verdict, found.methods) == ("yes", ("wpt",))
+    assert found.effect.value == pytest.approx(0.3 - 0.2) and found.effect.excludes_zero
+    slope = found.figures["slope"]
+    assert slope.value == pytest.approx((0.3 - 0.6) / 2)  # three even places: the one between has no weight
+    assert slope.corrected_low < slope.value < slope.corrected_high < 0
+
+
+def test_of_collectors_the_unlearned_one_counts_and_there_is_no_slope(tmp_path):
+    arms = [
+        arm(tmp_path, "collectors", name, around(height), subset={"collectors": [name]})
+        for name, height in (("pink-noise", 0.1), ("curiosity", 0.9))
+    ]
+    found = with_arms(tmp_path, *arms).cell(NON_EXPERT, "WPT")
+    assert found.verdict == "no" and found.effect.value == pytest.approx(0.1 - 0.2) and found.figures is None
+
+
+def test_cross_embodiment_data_is_measured_by_what_adding_it_changes(tmp_path):
+    arms = [
+        arm(tmp_path, "other scenes", str(value), around(height), value=value, subset={"foreign": value})
+        for value, height in ((0.0, 0.4), (0.5, 0.9), (1.0, 0.55))
+    ]
+    found = with_arms(tmp_path, *arms).cell(CROSS_EMBODIMENT, "WPT")
+    assert found.verdict == "yes" and found.effect.value == pytest.approx(0.15) and found.methods == ("wpt",)
+
+
+@pytest.mark.parametrize(
+    ("gap", "scratch", "why"),
+    [
+        (None, 0.2, "runs of the experiment data are missing, of noise 2.0"),
+        (0.3, None, "runs of dreamer are missing"),
+    ],
+)
+def test_what_the_arms_do_not_say_stays_unmeasured(tmp_path, gap, scratch, why):
+    arms = noisy(tmp_path, (0.0, 0.6))
+    scores = around(0.3) | {"cheetah-run": [0.3, 0.3, gap]}
+    arms.append(arm(tmp_path, "noise", "2.0", scores, value=2.0, subset={"noise": 2.0}))
+    found = with_arms(tmp_path, *arms, scratch=scratch)
+    assert (found.cell(NON_EXPERT, "WPT").verdict, found.cell(NON_EXPERT, "WPT").why) == ("not measured", why)
+    assert found.cell(CROSS_EMBODIMENT, "WPT").verdict == "not measured"

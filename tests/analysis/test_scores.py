@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from analysis.synthetic import BUDGET, flat, grid, identity, write
 from wpt_bench.analysis.scores import (
     IncompleteError,
+    Reading,
     area_under_curve,
     curve_array,
     load_runs,
@@ -18,6 +19,7 @@ from wpt_bench.analysis.scores import (
     untrained,
 )
 from wpt_bench.protocol import UserError
+from wpt_bench.records import digest
 
 
 def load(root, **options):
@@ -118,6 +120,19 @@ def test_runs_outside_the_expected_grid_are_stale_with_the_reason(tmp_path):
         "another version of the method, data set",
         "not one of the runs asked for",
     }
+
+
+def test_runs_that_an_experiment_counts_are_neither_in_the_table_nor_stale(tmp_path):
+    wanted = [identity("wpt", "walker-stand", seed) for seed in range(2)]
+    for seed in range(2):
+        write(tmp_path, "wpt", "walker-stand", seed, flat(0.5))
+        for share in (0.1, 0.2, 0.3):  # more of them than of the table's own
+            write(tmp_path, "wpt", "walker-stand", seed, flat(0.9), subset={"share": share})
+    variants = [one.run.id for one in Reading(tmp_path).found if one.run.identity.subset]
+    for options in ({"expected": wanted, "apart": [*variants, digest(wanted[0])]}, {"apart": variants}):
+        table = load(tmp_path, **options)
+        assert table.runs["score"].tolist() == pytest.approx([0.5, 0.5]) and table.stale == table.missing == ()
+    assert len(load(tmp_path, expected=wanted).stale) == 6
 
 
 @pytest.mark.parametrize(

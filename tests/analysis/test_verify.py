@@ -300,3 +300,45 @@ def test_rounding_is_no_difference_and_more_is():
     assert list(differences({"x": 0.3}, {"x": 0.3 + 1e-9})) == [("x", 0.3, 0.3 + 1e-9)]
     assert [where for where, _, _ in differences([True, None, "a"], [1, 0, "b"])] == ["[0]", "[1]", "[2]"]
     assert [where for where, _, _ in differences({"a": None}, {"b": None})] == ["a", "b"]
+
+
+# Experiments
+
+
+@pytest.fixture
+def experimented(tmp_path):
+    """Two levels of a factor beside the grid; the second level's runs outnumber no group, but would be in its cells."""
+    runs = tmp_path / "runs"
+    grid(runs)
+    shares = {1.0: {}, 0.5: {"subset": {"share": 0.5}}, 0.1: {"subset": {"share": 0.1}}}
+    arms = []
+    for share, part in shares.items():
+        identities = [its("wpt", seed, **part) for seed in (0, 1)]
+        if part:
+            for identity in identities:
+                write_whole(runs, identity, shift=900 * share)
+        arms.append(records.Arm("quantity", str(share), share, share == 1.0, "wpt", identities))
+    plan = records.Plan("data", "Why?", "dmc", "quick", {"quantity": "How much."}, arms)
+    return published(tmp_path / "dmc-quick", runs, plans=[plan], grid=[its("wpt", 0), its("wpt", 1)])
+
+
+def test_published_experiments_have_figures_that_are_checked_and_leave_the_tables_alone(experimented, original):
+    assert verify(experimented).findings == ()
+    ours, without = (json.loads((one / "figures.json").read_bytes()) for one in (experimented, original))
+    (experiment,) = ours["experiments"]
+    assert [arm["done"] for arm in experiment["factors"][0]["arms"]] == [2, 2, 2]
+    own = {row["name"]: row["iqm"] for row in ours["tables"][0]["methods"]}
+    theirs = {row["name"]: row.get("iqm") for row in without["tables"][0]["methods"]}
+    assert own == {name: theirs[name] for name in own} and ours["tables"][0]["stale"] == []
+
+
+def test_a_changed_plan_is_found_out(experimented):
+    path = experimented / "experiments.json"
+    path.write_text(path.read_text().replace('"level":"0.1"', '"level":"0.2"'))
+    assert any("experiments.json was altered" in finding for finding in verify(experimented).findings)
+    vouch(experimented)
+    assert any(
+        "experiments[0].factors[0].arms[2].level is published as" in what for what in verify(experimented).findings
+    )
+    path.write_text("{")
+    assert any("cannot be read as the plans of experiments" in finding for finding in verify(experimented).findings)

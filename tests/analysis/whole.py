@@ -77,8 +77,9 @@ def grid(root: Path) -> list[str]:
     ]
 
 
-def published(folder: Path, root: Path) -> Path:
-    publish(root, folder, suite="dmc", profile="quick", command="wpt-bench publish dmc --profile quick --to results")
+def published(folder: Path, root: Path, **experiments) -> Path:
+    command = "wpt-bench publish dmc --profile quick --to results"
+    publish(root, folder, suite="dmc", profile="quick", command=command, **experiments)
     return folder
 
 

@@ -5,7 +5,8 @@ A published folder, ``results/dmc-quick/``, holds
 - ``runs.jsonl``: one run record per line, what its ``run.json`` held, by run id;
 - ``episodes.parquet``: one row per episode of every run: its run's id, and every field of ``records.Episode``;
 - ``figures.json``: every figure that the analysis computes from those two (``summary.figures``);
-- ``manifest.json``: checksums of the three, which runs were left out and why, and the command that made it.
+- ``experiments.json``, where there were any: the plans of experiments, and which of the runs only they count;
+- ``manifest.json``: checksums of the others, which runs were left out and why, and the command that made it.
 
 ``publish.publish`` makes one, ``read`` reads it like a folder of runs, ``verify.verify`` checks it.
 """
@@ -24,12 +25,13 @@ import pyarrow.parquet as pq
 
 from wpt_bench import records
 from wpt_bench.analysis import bounded
-from wpt_bench.records import Episode, Recorded, RecordError, Run, sha256, write_atomic
+from wpt_bench.records import Episode, Plan, Recorded, RecordError, Run, sha256, write_atomic
 
 SCHEMA = 1
 RUNS, EPISODES, FIGURES, MANIFEST = "runs.jsonl", "episodes.parquet", "figures.json", "manifest.json"
 CONTENTS = (RUNS, EPISODES, FIGURES)
-"""What the manifest vouches for."""
+"""What the manifest vouches for, and where there is one, for the file of experiments."""
+EXPERIMENTS = "experiments.json"
 
 MOST_BYTES = 64 * 2**20
 """Of a run's rows, unpacked: ten times what the longest run has. As Python's objects they take twenty times that."""
@@ -51,6 +53,7 @@ _COLUMNS = pa.schema(
             "updates": pa.int64(),
             "wall_clock": pa.float64(),
             "metrics": pa.string(),  # JSON: methods have metrics of their own, and no digit may be lost
+            "task": pa.string(),
         }.items()
     ]
 )
@@ -70,6 +73,18 @@ class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status: str
     why: str
     record: Run | None = None
+
+
+class Experiments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Contents of ``experiments.json``.
+
+    Attributes:
+        plans: of the suite's and profile's experiments.
+        apart: ids of the runs that only they count, which are no part of the tables of methods.
+    """
+
+    plans: list[Plan] = []
+    apart: list[str] = []
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,9 +114,16 @@ def is_published(folder: Path) -> bool:
 
 
 def write(
-    folder: Path, found: Iterable[Recorded], *, suite: str, profile: str, command: str, left_out: Sequence[LeftOut] = ()
+    folder: Path,
+    found: Iterable[Recorded],
+    *,
+    suite: str,
+    profile: str,
+    command: str,
+    left_out: Sequence[LeftOut] = (),
+    experiments: Experiments | None = None,
 ) -> Manifest:
-    """Writes runs, episodes and the manifest, without figures yet; the same runs give the same bytes.
+    """Writes runs, episodes, experiments and the manifest, without figures yet; the same runs give the same bytes.
 
     Runs that are not ``done``, or whose episodes cannot be read, are left out and listed after ``left_out``.
     """
@@ -138,7 +160,13 @@ def write(
             writer.write_table(_arrow(group))
     write_atomic(folder / RUNS, b"".join(lines))
     write_atomic(folder / EPISODES, sink.getvalue().to_pybytes())
-    manifest = Manifest(suite, profile, command, len(lines), episodes, _digests(folder, (RUNS, EPISODES)), tuple(gaps))
+    names = [RUNS, EPISODES]
+    if experiments is None:
+        (folder / EXPERIMENTS).unlink(missing_ok=True)
+    else:
+        write_atomic(folder / EXPERIMENTS, msgspec.json.encode(experiments) + b"\n")
+        names.append(EXPERIMENTS)
+    manifest = Manifest(suite, profile, command, len(lines), episodes, _digests(folder, names), tuple(gaps))
     _write_manifest(folder, manifest)
     return manifest
 
@@ -146,7 +174,7 @@ def write(
 def add_figures(folder: Path, manifest: Manifest, figures: bytes) -> Manifest:
     """Writes ``figures.json`` and the manifest that vouches for it."""
     write_atomic(folder / FIGURES, figures)
-    whole = msgspec.structs.replace(manifest, files=_digests(folder, CONTENTS))
+    whole = msgspec.structs.replace(manifest, files=manifest.files | _digests(folder, CONTENTS))
     _write_manifest(folder, whole)
     return whole
 
@@ -169,13 +197,24 @@ def altered(folder: Path, manifest: Manifest) -> list[str]:
     said = []
     for name, expected in manifest.files.items():
         path = folder / name
-        if name not in CONTENTS or path.is_symlink():
+        if name not in (*CONTENTS, EXPERIMENTS) or path.is_symlink():
             said.append(f"{folder / MANIFEST} leads out of its folder by {name[:80]!r}; do not trust it.")
         elif not path.is_file():
             said.append(f"{path} is missing.")
         elif sha256(path) != expected:
             said.append(f"{path} was altered or damaged: its SHA-256 is not the one in {MANIFEST}.")
     return said
+
+
+def read_experiments(folder: Path) -> Experiments:
+    """The experiments of a published folder, none if it has none; raises RecordError if they cannot be read."""
+    path = folder / EXPERIMENTS
+    if not path.is_file() or path.is_symlink():
+        return Experiments()
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Experiments)
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise RecordError(f"{path} cannot be read as the plans of experiments: {error}") from error
 
 
 def read(folder: Path) -> tuple[list[Recorded], list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from wpt_bench.analysis.aggregate import (
     performance_profile,
     probability_of_improvement,
 )
+from wpt_bench.analysis.arms import ArmTable, arm_tables
 from wpt_bench.analysis.bootstrap import Scores
 from wpt_bench.analysis.diagnostics import Diagnosis, diagnoses
 from wpt_bench.analysis.factorial import Factorial, factorial
@@ -30,14 +31,18 @@ from wpt_bench.analysis.rows import Cost, MethodSummary, Part
 from wpt_bench.analysis.scores import (
     SCRATCH,
     IncompleteError,
+    Reading,
     RunTable,
     curve_array,
     load_tables,
+    read,
     score_matrix,
     untrained,
 )
-from wpt_bench.records import Identity
+from wpt_bench.records import Identity, Plan, planned
 
+DATA = "data"
+"""The experiment that varies the offline data."""
 LEVELS = (0.25, 0.5, 0.75)
 """Scores that the cost of reaching them is given for, beside the final one of learning from scratch."""
 
@@ -77,24 +82,53 @@ class Comparison:
 
 
 def compare_runs(
-    root: Path, *, suite: str, profile: str, expected: Iterable[Identity] | None = None
+    root: Path | Reading,
+    *,
+    suite: str,
+    profile: str,
+    expected: Iterable[Identity] | None = None,
+    plans: Sequence[Plan] = (),
+    apart: Collection[str] | None = None,
 ) -> list[Comparison]:
     """The comparisons of all runs below ``root`` of one suite and profile: one per observation kind.
 
     Args:
-        root: folder of run folders, or a published folder.
+        root: folder of run folders, a published folder, or what was read of one.
         suite: name of the suite.
         profile: name of the profile.
         expected: identities of the runs that belong to the tables (a grid); see ``scores.load_runs``.
+        plans: of the experiments of the suite and profile, part of which Table 1 is measured by.
+        apart: ids of runs that experiments alone count; all of the plans' runs without.
 
     Raises:
         UserError: no run is found, or ``expected`` mixes what may not share a table.
     """
-    return [compare(table) for table in load_tables(root, suite=suite, profile=profile, expected=expected)]
+    reading = read(root)
+    apart = planned(plans) if apart is None else apart
+    tables = load_tables(reading, suite=suite, profile=profile, expected=expected, apart=apart)
+    of_data = [arm_tables(plan, reading) for plan in plans if plan.name == DATA]
+    varied = [(name, one) for factors in of_data for name, arms in factors.items() for one in arms]
+    found = []
+    for table in tables:
+        its: dict[str, list[ArmTable]] = {}
+        for name, one in varied:
+            if one.table.observation == table.observation:
+                its.setdefault(name, []).append(one)
+        found.append(compare(table, its))
+    return found
 
 
-def compare(table: RunTable, *, resamples: int = TABLE_RESAMPLES, curve_resamples: int = CURVE_RESAMPLES) -> Comparison:
-    """Summarises every method of ``table``; one with a missing run gets no aggregate and says so."""
+def compare(
+    table: RunTable,
+    varied: Mapping[str, Sequence[ArmTable]] = {},
+    *,
+    resamples: int = TABLE_RESAMPLES,
+    curve_resamples: int = CURVE_RESAMPLES,
+) -> Comparison:
+    """Summarises every method of ``table``; one with a missing run gets no aggregate and says so.
+
+    ``varied`` are the arms of the experiment ``data``, by factor, that Table 1 is measured by as well.
+    """
     effort = _Effort(table, resamples, curve_resamples)
     rows = [effort.summarise(method) for method in table.methods]
     rows.sort(key=lambda row: (row.iqm is None, -row.iqm.value if row.iqm else 0.0, row.name))
@@ -108,7 +142,7 @@ def compare(table: RunTable, *, resamples: int = TABLE_RESAMPLES, curve_resample
         glance=tuple(glance(rows, embodiments, effects)),
         sentences=tuple(sentences(table, rows)),
         untrained=untrained(table),
-        properties=measured(table),
+        properties=measured(table, varied),
         embodiments=embodiments,
         tasks={task: effort.parts(ordered, [task]) for task in table.tasks},
         ablation=effort.ablation(ordered, "score"),

@@ -67,6 +67,20 @@ def evaluations(run: Run, path: Path, episodes: Sequence[Episode]) -> list[Evalu
     ]
 
 
+def earlier_scores(run: Run, episodes: Sequence[Episode]) -> dict[str, float]:
+    """Mean score on each earlier task of a sequence when the run had ended, as far as they were evaluated then.
+
+    Tasks of one suite are scored alike, so that the run's own scale serves.
+    """
+    last = max((episode.env_step for episode in episodes if episode.kind == "evaluation"), default=0)
+    found: dict[str, list[float]] = {}
+    for episode in episodes:
+        if episode.kind == "earlier" and episode.env_step == last:
+            value = episode.episode_return if run.score == "return" else episode.success_last
+            found.setdefault(episode.task, []).append(value / run.score_scale)
+    return {task: float(np.mean(scores)) for task, scores in found.items() if np.isfinite(scores).all()}
+
+
 def guided_shares(run: Run, episodes: Sequence[Episode]) -> list[dict[str, object]]:
     """Share of agent steps that the cloned prior chose, by training episode; nothing where it chose none."""
     repeat = run.identity.protocol.get("action_repeat", 1)

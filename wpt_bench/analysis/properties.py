@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wpt_bench.analysis.aggregate import ONE_SEED, Estimate, estimate
+from wpt_bench.analysis.arms import ArmTable
 from wpt_bench.analysis.bootstrap import margin
 from wpt_bench.analysis.scores import SCRATCH, UNGRANTED, RunTable
 
@@ -32,6 +33,11 @@ NON_EXPERT = "non-expert offline data"
 CROSS_EMBODIMENT = "cross-embodiment offline data"
 IMPROVEMENT = "continual improvement"
 STABILITY = "training stability"
+
+NOISE, COLLECTORS, OTHERS = "noise", "collectors", "other scenes"
+"""Factors of the experiment ``data`` that two of the effects come from."""
+UNLEARNED = "pink-noise"
+"""The collector that learned nothing."""
 
 DECLARED_RULES = {
     REWARD_FREE: "the grant leaves rewards out (reward-free, demonstrations)",
@@ -48,8 +54,15 @@ EFFECTS = {
         "from which rewards of the offline data were withheld; of methods with environment steps this includes what "
         "they learn online"
     ),
-    NON_EXPERT: "slope of the score as the data gets worse; needs runs on data sets of several qualities",
-    CROSS_EMBODIMENT: "change of the score when other bodies are added to the data; needs runs with and without them",
+    NON_EXPERT: (
+        f"final score from the worst of the data alone (on Meta-World the noisiest range of noise, on DMControl "
+        f"{UNLEARNED} alone) minus that of {SCRATCH} on the same tasks. Beside it the slope: how the score changes per "
+        "unit of noise, by least squares over the ranges; of collectors there is none"
+    ),
+    CROSS_EMBODIMENT: (
+        "final score from all of the data minus that from the data of the task's own scene alone: of other bodies on "
+        "DMControl, on Meta-World of other scenes of the one body"
+    ),
     IMPROVEMENT: (
         "score at the budget minus score at step 0 of the same run, over methods with environment steps; families "
         "without any are a cross by construction"
@@ -97,14 +110,14 @@ class Cell:
     Attributes:
         verdict: ``some`` occurs in declared tables only, ``not measured`` in measured ones only.
         effect: behind a measured verdict, else None.
-        figures: further numbers by name (``spread``, ``drawdown``).
+        figures: further numbers by name (``spread``, ``drawdown``, ``slope``).
         methods: those the verdict rests on.
         why: the reason, where the verdict does not rest on an effect.
     """
 
     verdict: Verdict
     effect: Estimate | None = None
-    figures: Mapping[str, float] | None = None
+    figures: Mapping[str, float | Estimate] | None = None
     methods: tuple[str, ...] = ()
     why: str = ""
 
@@ -130,13 +143,22 @@ def declared(methods: Iterable[Declaration]) -> Properties:
     )
 
 
-def measured(table: RunTable, *, resamples: int = EFFECT_RESAMPLES, seed: int = 0) -> Properties:
-    """Table 1 as the runs of ``table`` measure it; the same runs and seed give the same table."""
+def measured(
+    table: RunTable,
+    varied: Mapping[str, Sequence[ArmTable]] = {},
+    *,
+    resamples: int = EFFECT_RESAMPLES,
+    seed: int = 0,
+) -> Properties:
+    """Table 1 as the runs of ``table`` measure it; the same runs and seed give the same table.
+
+    ``varied`` are the arms of the experiment ``data``, by factor.
+    """
     families = dict(zip(table.runs["method"], table.runs["family"], strict=True))
 
     def cell(name: str, family: str) -> Cell:
         own = [method for method in table.methods if families.get(method) == family]
-        return _measured(table, name, family, own, _Bootstrap(resamples, seed))
+        return _measured(table, varied, name, family, own, _Bootstrap(resamples, seed))
 
     return _table(families.values(), cell)
 
@@ -233,13 +255,25 @@ def _estimate(value: float, draws: NDArray[np.float64], strata: Sequence[NDArray
     return estimate(value, draws, float(margin(draws, seeds, len(strata))))
 
 
-def _measured(table: RunTable, name: str, family: str, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:
+def _measured(
+    table: RunTable,
+    varied: Mapping[str, Sequence[ArmTable]],
+    name: str,
+    family: str,
+    own: Sequence[str],
+    bootstrap: _Bootstrap,
+) -> Cell:
     """One cell; ``own`` are the methods of the family that have a run in the table."""
     try:
         if not own:
             raise _NotMeasured("no finished run in this table")
         if name in (REWARD_FREE, NON_EXPERT, CROSS_EMBODIMENT) and not _granted(table, own):
             return Cell("not applicable", why="it sees no offline data")
+        arms = {factor: [one for one in its if one.arm.method in own] for factor, its in varied.items()}
+        if name == NON_EXPERT:
+            return _non_expert(table, arms, bootstrap)
+        if name == CROSS_EMBODIMENT:
+            return _cross_embodiment(arms, bootstrap)
         return _MEASURES[name](table, family, own, bootstrap)
     except _NotMeasured as error:
         return Cell("not measured", why=str(error))
@@ -293,19 +327,75 @@ def _stability(table: RunTable, family: str, own: Sequence[str], bootstrap: _Boo
     return Cell(_verdict(effect), effect, figures, chosen)
 
 
-def _needs_other_runs(why: str) -> _Measure:
-    def refuse(table: RunTable, family: str, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:
-        raise _NotMeasured(why)
+def _non_expert(table: RunTable, arms: Mapping[str, Sequence[ArmTable]], bootstrap: _Bootstrap) -> Cell:
+    levels = _by_value(arms.get(NOISE, ()))
+    collectors = [one for one in arms.get(COLLECTORS, ()) if one.arm.level == UNLEARNED]
+    worst = levels[max(levels)] if levels else collectors
+    if not worst:
+        raise _NotMeasured("all runs learned from one data set, of one mixture of qualities")
+    scores = _arm_strata(worst)
+    tasks = worst[0].table.tasks
+    if {one.table.budget for one in worst} != {table.budget} or not set(tasks) <= set(table.tasks):
+        raise _NotMeasured(f"no run of {SCRATCH} on the same tasks with the same budget")
+    scratch = _strata(table, _complete(table, [SCRATCH]), "score", tasks)
+    effect = _estimate(
+        _mean_of_means(scores) - _mean_of_means(scratch),
+        bootstrap.means(scores) - bootstrap.means(scratch, stream=1),
+        scores,
+    )
+    figures = {"slope": _slope(levels, bootstrap)} if len(levels) > 1 else None
+    return Cell(_verdict(effect), effect, figures, tuple(one.arm.method for one in worst))
 
-    return refuse
+
+def _slope(levels: Mapping[float, Sequence[ArmTable]], bootstrap: _Bootstrap) -> Estimate:
+    """Of a straight line through the mean scores at the levels, by least squares: a weighted sum of those means."""
+    places = np.array(sorted(levels))
+    weights = (places - places.mean()) / ((places - places.mean()) ** 2).sum()
+    strata = [_arm_strata(levels[place]) for place in places]
+    value = sum(weight * _mean_of_means(its) for weight, its in zip(weights, strata, strict=True))
+    drawn = [
+        weight * bootstrap.means(its, stream) for stream, (weight, its) in enumerate(zip(weights, strata, strict=True))
+    ]
+    # The degrees of freedom of a single level: the outer levels weigh most, and this errs on the wide side.
+    return _estimate(float(value), np.sum(drawn, axis=0), min(strata, key=len))
+
+
+def _cross_embodiment(arms: Mapping[str, Sequence[ArmTable]], bootstrap: _Bootstrap) -> Cell:
+    levels = _by_value(arms.get(OTHERS, ()))
+    if len(levels) < 2:
+        raise _NotMeasured("all runs learned from one data set, with the same bodies")
+    everything, own = (_arm_strata(levels[end]) for end in (max(levels), min(levels)))
+    effect = _estimate(
+        _mean_of_means(everything) - _mean_of_means(own),
+        bootstrap.means(everything) - bootstrap.means(own, stream=1),
+        [*everything, *own],
+    )
+    return Cell(_verdict(effect), effect, methods=tuple(one.arm.method for one in levels[max(levels)]))
+
+
+def _by_value(arms: Iterable[ArmTable]) -> dict[float, list[ArmTable]]:
+    levels: dict[float, list[ArmTable]] = {}
+    for one in arms:
+        if one.arm.value is not None:
+            levels.setdefault(one.arm.value, []).append(one)
+    return levels
+
+
+def _arm_strata(arms: Sequence[ArmTable]) -> list[NDArray[np.float64]]:
+    """One array ``(seeds,)`` per method and task of the arms of a level."""
+    matrices = [one.matrix() for one in arms]
+    whole = [matrix for matrix in matrices if matrix is not None]
+    if len(whole) < len(matrices):
+        raise _NotMeasured(f"runs of the experiment data are missing, of {arms[0].arm.factor} {arms[0].arm.level}")
+    if any(len(matrix) < 2 for matrix in whole):
+        raise _NotMeasured(ONE_SEED)
+    return [column for matrix in whole for column in matrix.T]
 
 
 _Measure = Callable[[RunTable, str, Sequence[str], _Bootstrap], Cell]
 _WITHHELD = ("reward-free", "demonstrations")
 _MEASURES: dict[str, _Measure] = {
     REWARD_FREE: _reward_free,
-    NON_EXPERT: _needs_other_runs("all runs learned from one data set, of one mixture of qualities"),
-    CROSS_EMBODIMENT: _needs_other_runs("all runs learned from one data set, with the same bodies"),
     IMPROVEMENT: _improvement,
     STABILITY: _stability,
 }
@@ -332,11 +422,13 @@ def _complete(table: RunTable, methods: Sequence[str]) -> tuple[str, ...]:
     return several
 
 
-def _strata(table: RunTable, methods: Sequence[str], column: str) -> list[NDArray[np.float64]]:
-    """One array ``(seeds,)`` per method and task, in a fixed order, seeds rising."""
+def _strata(
+    table: RunTable, methods: Sequence[str], column: str, tasks: Sequence[str] | None = None
+) -> list[NDArray[np.float64]]:
+    """One array ``(seeds,)`` per method and task (all of the table's without), in a fixed order, seeds rising."""
     runs = table.runs.sort_values(["method", "task", "seed"])
     grouped = dict(iter(runs.groupby(["method", "task"])[column]))
-    return [grouped[method, task].to_numpy(dtype=np.float64) for method in methods for task in table.tasks]
+    return [grouped[method, task].to_numpy(dtype=np.float64) for method in methods for task in tasks or table.tasks]
 
 
 def _untrained_starts(table: RunTable) -> list[NDArray[np.float64]]:

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from wpt_bench.analysis import archive
-from wpt_bench.analysis.archive import LeftOut, Manifest
-from wpt_bench.analysis.compare import compare_runs
-from wpt_bench.analysis.scores import read_all
+from wpt_bench.analysis.archive import Experiments, LeftOut, Manifest
+from wpt_bench.analysis.compare import Comparison, compare_runs
+from wpt_bench.analysis.experiment import ExperimentSummary, summarise
+from wpt_bench.analysis.scores import Reading, read_all
 from wpt_bench.analysis.summary import figures
 from wpt_bench.protocol import UserError
+from wpt_bench.records import Identity, Plan, digest, planned
 
 
-def publish(root: Path, folder: Path, *, suite: str, profile: str, command: str) -> Manifest:
+def publish(
+    root: Path,
+    folder: Path,
+    *,
+    suite: str,
+    profile: str,
+    command: str,
+    plans: Sequence[Plan] = (),
+    grid: Iterable[Identity] = (),
+) -> Manifest:
     """Makes or replaces the published folder of one suite and profile; the same runs give the same bytes.
 
     Args:
@@ -24,6 +36,8 @@ def publish(root: Path, folder: Path, *, suite: str, profile: str, command: str)
         suite: name of the suite.
         profile: name of the profile.
         command: what a reader types to make it again.
+        plans: of the experiments of the suite and profile.
+        grid: the profile's runs, which are of the tables of methods whether or not an experiment counts them too.
 
     Raises:
         UserError: no run of the suite and profile is finished.
@@ -36,13 +50,28 @@ def publish(root: Path, folder: Path, *, suite: str, profile: str, command: str)
             f"wpt-bench run {suite} --profile {profile}."
         )
     gaps = [_unreadable(root, problem) for problem in problems]
-    manifest = archive.write(folder, found, suite=suite, profile=profile, command=command, left_out=gaps)
+    apart = planned(plans) - {digest(identity) for identity in grid}
+    experiments = Experiments(list(plans), sorted(apart)) if plans else None
+    manifest = archive.write(
+        folder, found, suite=suite, profile=profile, command=command, left_out=gaps, experiments=experiments
+    )
     return archive.add_figures(folder, manifest, encode(recompute(folder, suite, profile)))
 
 
 def recompute(folder: Path, suite: str, profile: str) -> dict[str, Any]:
     """Every figure, from the episodes of a published folder alone; raises UserError if it has no usable run."""
-    return figures(compare_runs(folder, suite=suite, profile=profile))
+    return figures(*read_published(folder, suite, profile))
+
+
+def read_published(folder: Path, suite: str, profile: str) -> tuple[list[Comparison], list[ExperimentSummary]]:
+    """What a published folder says of methods and of experiments.
+
+    Raises:
+        UserError: it has no usable run. RecordError: its plans cannot be read.
+    """
+    reading, known = Reading(folder), archive.read_experiments(folder)
+    comparisons = compare_runs(reading, suite=suite, profile=profile, plans=known.plans, apart=known.apart)
+    return comparisons, [summarise(plan, reading) for plan in known.plans]
 
 
 def encode(values: dict[str, Any]) -> bytes:

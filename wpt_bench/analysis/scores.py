@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from wpt_bench import records
 from wpt_bench.analysis import archive, diagnostics
-from wpt_bench.analysis.evaluations import Evaluation, area_under_curve, evaluations, guided_shares
+from wpt_bench.analysis.evaluations import Evaluation, area_under_curve, earlier_scores, evaluations, guided_shares
 from wpt_bench.protocol import UserError
 from wpt_bench.records import Identity, Recorded, Run
 
@@ -69,9 +69,12 @@ class RunTable:
             guided``, the last the share of agent steps it chose.
         diagnostics: what agents told of themselves at their evaluations: ``id method task seed env_step name value``,
             see ``diagnostics.of_run``.
+        earlier: one row per run of a sequence and earlier task that it was evaluated on at its end: ``id method task
+            seed earlier score``.
         records: the record behind each row of ``runs``, by run id.
         missing: expected runs that are pending, running, failed, or without a usable record.
-        stale: runs of the suite and profile that are not comparable with, or not part of, this table.
+        stale: runs of the suite and profile that are not comparable with, or not part of, this table, nor of an
+            experiment.
         problems: records that could not be used; one sentence each, naming the file or run.
     """
 
@@ -84,6 +87,7 @@ class RunTable:
     curves: pd.DataFrame
     guided: pd.DataFrame
     diagnostics: pd.DataFrame
+    earlier: pd.DataFrame
     records: dict[str, Run] = field(repr=False)
     missing: tuple[Absent, ...]
     stale: tuple[Absent, ...]
@@ -110,30 +114,63 @@ class RunTable:
         return sorted({seed for name, _, seed in self.cells if name == method})
 
 
+class Reading:
+    """Every readable record below a folder, and what is tabulated of each: read once, however many tables it goes into.
+
+    Attributes:
+        root: folder of run folders, or a published folder (see ``archive``).
+        found: the records.
+        problems: a sentence for every one that cannot be read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.found, self.problems = read_all(root)
+        self._by_id = {one.run.id: one for one in self.found}
+        self._rows: dict[str, _Rows] = {}
+
+    def of(self, identities: Iterable[Identity]) -> list[Recorded]:
+        """The records of these runs, as far as they are there."""
+        return [one for identity in identities if (one := self._by_id.get(records.digest(identity)))]
+
+    def rows(self, one: Recorded) -> _Rows:
+        """What the tables hold of a finished run; raises RecordError or OSError if its episodes cannot be used."""
+        if one.run.id not in self._rows:
+            self._rows[one.run.id] = _rows(one)
+        return self._rows[one.run.id]
+
+
+def read(root: Path | Reading) -> Reading:
+    """All records below a folder, unless they were read already."""
+    return root if isinstance(root, Reading) else Reading(root)
+
+
 def load_runs(
-    root: Path,
+    root: Path | Reading,
     *,
     suite: str,
     profile: str,
     observation: str | None = None,
     expected: Iterable[Identity] | None = None,
+    apart: Collection[str] = (),
 ) -> RunTable:
     """Reads the runs below ``root`` into one table of comparable runs.
 
     Args:
-        root: folder of run folders, or a published folder (see ``archive``).
+        root: folder of run folders, a published folder (see ``archive``), or what was read of one.
         suite: name of the suite, ``dmc`` or ``metaworld``.
         profile: name of the profile.
         observation: ``state`` or ``pixels``; may be left out where only one of them is found.
         expected: identities of the runs that belong to the table (a grid). Without them the newest versions count, and
             among runs that differ otherwise (budget, data, protocol, settings) the group with most finished runs; the
             others are listed as stale.
+        apart: ids of runs that experiments count; unless they are expected they are no part of the table and not stale.
 
     Raises:
         UserError: no run is found, or ``expected`` itself mixes what may not share a table.
     """
-    found, problems = read_all(root)
-    found = [one for one in found if (one.run.identity.suite, one.run.identity.profile) == (suite, profile)]
+    reading = read(root)
+    found = [one for one in reading.found if (one.run.identity.suite, one.run.identity.profile) == (suite, profile)]
     grid = None if expected is None else {records.digest(identity): identity for identity in expected}
     kinds = {one.run.identity.observation for one in found} if grid is None else {i.observation for i in grid.values()}
     if observation is not None:
@@ -141,36 +178,57 @@ def load_runs(
     if len(kinds) > 1:
         raise UserError("State and pixel runs never share a table; say which observation kind is meant.")
     if not kinds or not found:
+        problems = reading.problems
         notes = f" ({len(problems)} records could not be read; the first: {problems[0]})" if problems else ""
         raise UserError(
-            f"{root} holds no runs of suite {suite} with profile {profile}{notes}; "
+            f"{reading.root} holds no runs of suite {suite} with profile {profile}{notes}; "
             f"run the benchmark first, for instance: wpt-bench run {suite} --profile {profile}."
         )
     kind = kinds.pop()
     found = [one for one in found if one.run.identity.observation == kind]
     if grid is None:
-        kept, stale = _settle(found)
+        kept, stale = _settle([one for one in found if one.run.id not in apart] or found)
         identities = [one.run.identity for one in kept]
     else:
         identities = [identity for identity in grid.values() if identity.observation == kind]
         _refuse_mixture(identities)
         kept = [one for one in found if one.run.id in grid]
-        others = [one.run for one in found if one.run.id not in grid]
+        others = [one.run for one in found if one.run.id not in grid and one.run.id not in apart]
         stale = [_absent(run, _difference(run.identity, identities)) for run in others]
-    return _tabulate(suite, profile, kind, identities, kept, stale, problems)
+    return _tabulate(reading, suite, profile, kind, identities, kept, stale)
 
 
-def load_tables(root: Path, *, suite: str, profile: str, expected: Iterable[Identity] | None = None) -> list[RunTable]:
+def expected_runs(root: Path | Reading, expected: Sequence[Identity]) -> RunTable:
+    """A table of exactly these runs, one or more, of which none need be there yet.
+
+    Raises:
+        UserError: they mix what may not share a table.
+    """
+    reading, identities = read(root), list({records.digest(identity): identity for identity in expected}.values())
+    _refuse_mixture(identities)
+    its = identities[0]
+    return _tabulate(reading, its.suite, its.profile, its.observation, identities, reading.of(identities), ())
+
+
+def load_tables(
+    root: Path | Reading,
+    *,
+    suite: str,
+    profile: str,
+    expected: Iterable[Identity] | None = None,
+    apart: Collection[str] = (),
+) -> list[RunTable]:
     """One table per observation kind found (or expected): state and pixels never share one.
 
     Raises:
         UserError: as ``load_runs``.
     """
+    reading = read(root)
     identities = None if expected is None else list(expected)
-    known = [one.run.identity for one in read_all(root)[0]] if identities is None else identities
+    known = [one.run.identity for one in reading.found] if identities is None else identities
     kinds: set[str] = {i.observation for i in known if (i.suite, i.profile) == (suite, profile)}
     return [
-        load_runs(root, suite=suite, profile=profile, observation=kind, expected=identities)
+        load_runs(reading, suite=suite, profile=profile, observation=kind, expected=identities, apart=apart)
         for kind in (*sorted(kinds, reverse=True),) or (None,)
     ]
 
@@ -377,21 +435,17 @@ def _refuse_mixture(identities: Sequence[Identity]) -> None:
 
 
 def _tabulate(
+    reading: Reading,
     suite: str,
     profile: str,
     observation: str,
     identities: Sequence[Identity],
-    kept: Found,
+    kept: Sequence[Recorded],
     stale: Sequence[Absent],
-    problems: Sequence[str],
 ) -> RunTable:
     missing: list[Absent] = []
-    faults = list(problems)
-    rows: list[dict[str, object]] = []
-    points: list[dict[str, object]] = []
-    guided: list[dict[str, object]] = []
-    told: list[dict[str, object]] = []
-    usable: dict[str, Run] = {}
+    faults = list(reading.problems)
+    usable: dict[str, tuple[Run, _Rows]] = {}
     recorded = {one.run.id for one in kept}
     for identity in identities:
         if (run_id := records.digest(identity)) not in recorded:
@@ -404,25 +458,19 @@ def _tabulate(
             missing.append(_absent(run, run.error or "not finished"))
             continue
         try:
-            episodes = one.episodes()
-            curve = evaluations(run, one.file, episodes)
+            usable[run.id] = run, reading.rows(one)
         except (records.RecordError, OSError, UnicodeDecodeError) as error:
             faults.append(_naming(one.file, error))
             missing.append(_absent(run, "its episodes cannot be used; see the problems"))
-            continue
-        usable[run.id] = run
-        rows.append(_row(run, curve))
-        key = {"id": run.id, "method": run.identity.method, "task": run.identity.task, "seed": run.identity.seed}
-        points += [
-            {**key, "env_step": at.env_step, "score": at.score, "updates": at.updates, "wall_clock": at.wall_clock}
-            for at in curve
-        ]
-        guided += [{**key, **row} for row in guided_shares(run, episodes)]
-        told += [{**key, **row} for row in diagnostics.of_run(run, episodes)]
+    made = [rows for _, rows in usable.values()]
     cells = tuple(sorted((i.method, i.task, i.seed) for i in identities))
     order = ["method", "task", "seed"]
-    runs = pd.DataFrame(rows, columns=_COLUMNS).sort_values(order, ignore_index=True)
+    runs = pd.DataFrame([its.run for its in made], columns=_COLUMNS).sort_values(order, ignore_index=True)
+    points = [point for its in made for point in its.curve]
     curves = pd.DataFrame(points, columns=["id", *order, "env_step", "score", "updates", "wall_clock"])
+    guided = [episode for its in made for episode in its.guided]
+    told = [number for its in made for number in its.told]
+    earlier = [score for its in made for score in its.earlier]
     return RunTable(
         suite=suite,
         profile=profile,
@@ -433,7 +481,8 @@ def _tabulate(
         curves=curves.sort_values([*order, "env_step"], ignore_index=True),
         guided=pd.DataFrame(guided, columns=["id", *order, "env_step", "guided"]),
         diagnostics=pd.DataFrame(told, columns=["id", *order, "env_step", "name", "value"]),
-        records=usable,
+        earlier=pd.DataFrame(earlier, columns=["id", *order, "earlier", "score"]),
+        records={run_id: run for run_id, (run, _) in usable.items()},
         missing=tuple(sorted(missing, key=lambda absent: (absent.method, absent.task, absent.seed))),
         stale=tuple(sorted(stale, key=lambda absent: (absent.method, absent.task, absent.seed, absent.id))),
         problems=tuple(dict.fromkeys(faults)),  # one file may be behind many runs
@@ -446,6 +495,33 @@ _COLUMNS = [
     *("score", "start", "auc", "wall_clock", "updates", "env_steps", "peak_memory", "stage"),
     *("retrieval_precision", "evaluations", "episodes"),
 ]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What one run brings to the tables: its row of ``runs``, and those of the others."""
+
+    run: dict[str, object]
+    curve: list[dict[str, object]]
+    guided: list[dict[str, object]]
+    told: list[dict[str, object]]
+    earlier: list[dict[str, object]]
+
+
+def _rows(one: Recorded) -> _Rows:
+    run, episodes = one.run, one.episodes()
+    curve = evaluations(run, one.file, episodes)
+    key = {"id": run.id, "method": run.identity.method, "task": run.identity.task, "seed": run.identity.seed}
+    return _Rows(
+        _row(run, curve),
+        [
+            {**key, "env_step": at.env_step, "score": at.score, "updates": at.updates, "wall_clock": at.wall_clock}
+            for at in curve
+        ],
+        [{**key, **row} for row in guided_shares(run, episodes)],
+        [{**key, **row} for row in diagnostics.of_run(run, episodes)],
+        [{**key, "earlier": task, "score": score} for task, score in earlier_scores(run, episodes).items()],
+    )
 
 
 def _row(run: Run, curve: Sequence[Evaluation]) -> dict[str, object]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from wpt_bench.analysis.compare import Comparison
+from wpt_bench.analysis.experiment import ExperimentSummary
 from wpt_bench.analysis.properties import Properties
 from wpt_bench.analysis.published import nearest_to_budget
 from wpt_bench.analysis.rows import MethodSummary
@@ -18,12 +19,33 @@ RUN_COLUMNS = ["method", "task", "seed", "score", "start", "auc", "updates", "en
 """What is published of every run, beside its record."""
 
 
-def figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """What the comparisons say, as JSON values: a function of the records alone, wherever they lie.
+def figures(comparisons: Sequence[Comparison], experiments: Sequence[ExperimentSummary] = ()) -> dict[str, Any]:
+    """What comparisons and experiments say, as JSON values: a function of the records alone, wherever they lie.
 
     Sentences that name files (``RunTable.problems``) are therefore not in it.
     """
-    return {"tables": [_table(comparison) for comparison in comparisons]}
+    found: dict[str, Any] = {"tables": [_table(comparison) for comparison in comparisons]}
+    return found | ({"experiments": [experiment_figures(one) for one in experiments]} if experiments else {})
+
+
+def experiment_figures(experiment: ExperimentSummary) -> dict[str, Any]:
+    """What came out of an experiment, as JSON values: as ``figures`` a function of the records alone."""
+    factors = []
+    scores: dict[str, Any] = {}
+    for factor in experiment.factors:
+        its = {name: plain(getattr(factor, name)) for name in ("name", "description", "sentence", "arms", "carried")}
+        if factor.parts:
+            its |= {"ablation": plain(factor.parts.ablation), "auc_ablation": plain(factor.parts.auc_ablation)}
+        for arm, one in zip(its["arms"], factor.tables, strict=True):
+            arm["runs"] = list(one.table.runs["id"])
+            scores |= plain(one.table.runs.set_index("id")[RUN_COLUMNS].to_dict("index"))
+        factors.append(its)
+    names = ("name", "question", "suite", "profile", "observation", "budget", "tasks", "done", "expected")
+    others = ("missing", "resamples", "curve_resamples")
+    return {name: plain(getattr(experiment, name)) for name in (*names, *others)} | {
+        "factors": factors,
+        "scores": scores,
+    }
 
 
 def properties(table: Properties) -> dict[str, dict[str, Any]]:

@@ -237,7 +237,7 @@ def _figures(folder: Path, manifest: Manifest | None, published: Sequence[Record
     suite, profile = whose.most_common(1)[0][0] if manifest is None else (manifest.suite, manifest.profile)
     try:
         again = recompute(folder, suite, profile)
-    except UserError as error:
+    except (UserError, RecordError) as error:
         return 0, [f"{path}: the figures cannot be recomputed: {error}"]
     found = list(differences(claimed, again))
     said = [

@@ -76,12 +76,17 @@ def _standing_here(identity: Identity, layout: Layout) -> tuple[State, str]:
 
 
 def stale(wanted: Sequence[Identity], layout: Layout) -> list[Identity]:
-    """Recorded runs of the same method, task, seed and profile as one of these, that are none of them."""
+    """Recorded runs of the same method, task, seed and profile as one of these, that are none of them.
+
+    What an experiment counts, a run at a level that is not the profile's, is not stale.
+    """
 
     def cell(identity: Identity) -> tuple[str, ...]:
         return (identity.suite, identity.profile, identity.method, identity.task, str(identity.seed))
 
     ids, cells = {records.digest(identity) for identity in wanted}, {cell(identity) for identity in wanted}
+    for suite, profile in {(identity.suite, identity.profile) for identity in wanted}:
+        ids |= records.planned(records.find_plans(layout.plans, suite, profile)[0])
     found = []
     for folder in records.find_runs(layout.runs):
         try:
