@@ -33,7 +33,7 @@ BASIS = 300 * 2**20
 
 def table(rows: int, **texts: str) -> pa.Table:
     """Equal rows of one run; ``texts`` replace its texts."""
-    texts = {"run": "a", "kind": "train", "metrics": "{}"} | texts
+    texts = {"run": "a", "kind": "train", "metrics": "{}", "task": ""} | texts
     columns, fields = [], []
     for field in FIELDS:
         if field.name in texts:
