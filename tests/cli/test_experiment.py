@@ -1,5 +1,6 @@
 """Every experiment as a person starts it, at ``smoke`` on real simulators: its runs, its page, and a second call."""
 
+import html
 import json
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def test_from_nothing_to_a_page(suite: str, tmp_path: Path) -> None:
         first = CliRunner().invoke(app, arguments)
         assert first.exit_code == 0, first.output + first.stderr
         question = experiments.load(name).question
-        assert question in page.read_text() and str(page) in first.stdout.replace("\n", "")
+        assert question in html.unescape(page.read_text()) and str(page) in first.stdout.replace("\n", "")
         plans, problems = records.find_plans(tmp_path / "experiments", suite, "smoke")
         (plan,) = [one for one in plans if one.name == name]
         wanted = {records.digest(run) for arm in plan.arms for run in arm.runs}
