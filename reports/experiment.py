@@ -21,6 +21,8 @@ from wpt_bench.reports.factors import experiment_section, separated
 from wpt_bench.reports.page import PAGE, panels_of, save, templates
 from wpt_bench.reports.table import NOTHING
 
+ROOM_FOR_INTERVALS = 100
+"""Columns of a console from which on an interval has room beside its figure; else it stands below."""
 COLUMNS = (
     "AUC: IQM of the area under the curve. difference: of the areas, to the reference level; separated: whether its "
     "corrected 95% interval excludes zero."
@@ -62,6 +64,7 @@ def write(experiment: ExperimentSummary, out_folder: Path, *, title: str, comman
 
 def show(experiment: ExperimentSummary, console: Console) -> None:
     """Prints a table and a sentence for every factor."""
+    between = " " if console.width >= ROOM_FOR_INTERVALS else "\n"
     for factor in experiment.factors:
         title = f"{experiment.suite} · {experiment.profile} · {experiment.name} · {factor.name}"
         table = ConsoleTable(
@@ -70,10 +73,10 @@ def show(experiment: ExperimentSummary, console: Console) -> None:
         table.add_column("level")
         table.add_column("method", overflow="fold")
         for heading in ("runs", "IQM [corrected]", "AUC", "difference [corrected]"):
-            table.add_column(escape(heading), justify="right", no_wrap=True)
-        table.add_column("separated")
+            table.add_column(escape(heading.replace(" ", between)), justify="right", no_wrap=True)
+        table.add_column("separated", no_wrap=True)
         for arm in factor.arms:
-            table.add_row(*map(escape, _row(arm)))
+            table.add_row(*map(escape, _row(arm, between)))
         console.print(table)
         for sentence in (factor.sentence, *(its.sentence for its in factor.carried)):
             console.print(sentence, markup=False, highlight=False, soft_wrap=True)
@@ -85,7 +88,7 @@ def show(experiment: ExperimentSummary, console: Console) -> None:
         console.print(problem, markup=False, highlight=False, soft_wrap=True)
 
 
-def _row(arm: ArmSummary) -> list[str]:
+def _row(arm: ArmSummary, between: str) -> list[str]:
     score, auc, against = arm.overall.score, arm.overall.auc, arm.overall.auc_against
     if not arm.online:
         against = arm.overall.against
@@ -93,17 +96,17 @@ def _row(arm: ArmSummary) -> list[str]:
         arm.level,
         arm.method,
         f"{arm.done}/{arm.expected}",
-        _with_interval(score),
+        _with_interval(score, between),
         NOTHING if auc is None else three(auc.value),
-        _with_interval(against, "+"),
+        _with_interval(against, between, "+"),
         separated(arm),
     ]
 
 
-def _with_interval(estimate: Estimate | None, sign: str = "") -> str:
+def _with_interval(estimate: Estimate | None, between: str, sign: str = "") -> str:
     if estimate is None:
         return NOTHING
-    return three(estimate.value, sign) + ("" if estimate.corrected_low is None else f" {estimate.corrected}")
+    return three(estimate.value, sign) + ("" if estimate.corrected_low is None else f"{between}{estimate.corrected}")
 
 
 def _scores(experiment: ExperimentSummary) -> pd.DataFrame:

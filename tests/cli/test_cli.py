@@ -301,3 +301,36 @@ def test_a_plugin_that_cannot_be_loaded_does_not_hide_the_others(monkeypatch: py
             assert "wpt" in registry.methods()
     finally:
         registry.methods.cache_clear()
+
+
+OWN_EXPERIMENT = """
+name = "mine"
+question = "Does guidance help?"
+
+[[factors]]
+name = "guidance"
+description = "Share of the budget with guidance."
+reference = "profile"
+methods = ["wpt"]
+levels = [{ name = "profile" }, { name = "none", value = 0.0, grid = { guidance = 0.0 } }]
+"""
+
+
+def test_an_experiment_shares_runs_with_the_grid_and_its_own_are_not_stale(benched: Path, tmp_path: Path) -> None:
+    out, file = shutil.copytree(benched, tmp_path / "out"), tmp_path / "mine.toml"
+    file.write_text(OWN_EXPERIMENT)
+    before = {folder.name for folder in (out / "runs").iterdir()}
+    arguments = ("--profile", SMALL_PROFILE, "--out", out)
+    made = json.loads(call("experiment", file, "--suite", "dmc", *arguments, "--workers", "1", "--json"))
+    arms = made["factors"][0]["arms"]
+    assert [(arm["level"], arm["done"], arm["expected"]) for arm in arms] == [("profile", 1, 1), ("none", 1, 1)]
+    (new,) = {folder.name for folder in (out / "runs").iterdir()} - before
+    assert arms[0]["runs"][0] in before and arms[1]["runs"] == [new] and Path(made["report"]).is_file()
+    assert {run["status"] for run in json.loads(call("status", "dmc", *arguments, "--json"))} == {"done"}
+    report = json.loads(call("report", "dmc", *arguments, "--json"))
+    assert report["tables"][0]["stale"] == [] and [one["name"] for one in report["experiments"]] == ["mine"]
+    call("publish", "dmc", *arguments, "--to", tmp_path / "results")
+    published = json.loads(call("verify", tmp_path / "results", "--json"))
+    assert published["ok"]
+    figures = json.loads((tmp_path / "results" / "dmc-small" / "figures.json").read_bytes())
+    assert new in figures["experiments"][0]["scores"] and new not in figures["tables"][0]["scores"]

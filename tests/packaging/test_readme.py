@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wpt_bench import profiles, registry
+from wpt_bench import experiments, profiles, registry
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -29,6 +29,7 @@ def test_shows_the_example_method_as_it_is(file: str, language: str) -> None:
 def test_tables_are_complete() -> None:
     assert rows("Profiles") == set(profiles.names())
     assert rows("Methods") == set(registry.methods())
+    assert rows("Experiments") == set(experiments.names())
 
 
 def test_every_command_it_shows_exists() -> None:

@@ -4,12 +4,15 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from analysis.planned import arm, plan, summary
+from analysis.planned import full as every_kind
 from analysis.synthetic import flat, grid, write
 
-from reports.parsed import render
+from reports.parsed import Parsed, render
 from reports.test_world_model import frames, row, stage, states
 from wpt_bench.analysis.compare import compare
 from wpt_bench.analysis.factorial import ARMS, RANDOM_REPLAY
+from wpt_bench.reports.experiment import write as write_experiment
 
 FEW = {"resamples": 100, "curve_resamples": 50}
 DIAGNOSES = {
@@ -21,6 +24,7 @@ DIAGNOSES = {
     "value_realised": 20.0,
     "value_bias": -8.0,
 }
+COMMAND = "wpt-bench experiment data --suite dmc --profile quick"
 ERROR = "</script><script>alert(1)</script> & a NaN loss"
 
 
@@ -69,6 +73,30 @@ def full(tmp_path_factory):
         ],
     }
     return _rendered(folder, extras=extras, command="wpt-bench report dmc --profile quick")
+
+
+@pytest.fixture(scope="session")
+def experiments(tmp_path_factory):
+    """An experiment of every kind: its summary and its page, by name; and the runs."""
+    folder = tmp_path_factory.mktemp("experiments")
+    plans = every_kind(folder / "runs")
+    arms = [
+        arm(folder / "runs", "parts", name, {"cup-catch": [0.1 * place, 0.3]}, method=name, reference=place == 0)
+        for place, name in enumerate(ARMS)
+    ]
+    plans["ablation"] = plan(*arms, name="ablation")
+    found = {}
+    for name, its in plans.items():
+        made = summary(folder / "runs", its)
+        page = write_experiment(made, folder / name, title=f"A title: {name}", command=COMMAND)
+        found[name] = SimpleNamespace(
+            plan=its,
+            summary=made,
+            out=page.parent,
+            parsed=Parsed(page),
+            json=json.loads((page.parent / "summary.json").read_text()),
+        )
+    return SimpleNamespace(runs=folder / "runs", found=found)
 
 
 def _rendered(folder, **options):

@@ -131,6 +131,24 @@ def test_the_log_would_hold_a_fault(driver, tmp_path):
 
 
 @pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("name", ["data", "adaptation"])
+def test_an_experiments_page_fits_the_screen_and_hovering_shows_its_levels(driver, experiments, screen, name):
+    driver.get_log("browser")
+    reader = Reader(driver, (experiments.found[name].out / "report.html").as_uri()).open(screen)
+    width = reader.run("return document.documentElement.clientWidth")
+    assert reader.run("return document.documentElement.scrollWidth") == width <= screen[0]
+    (picture, *_) = reader.all('[id$="-curves"] .picture')
+    reader.scroll_to(picture)
+    reader.run("arguments[0].focus({preventScroll: true})", picture)
+    reader.press(Keys.ARROW_RIGHT)
+    reader.until(lambda: reader.one("#tip").is_displayed())
+    (factor, *_) = experiments.found[name].summary.factors
+    shown = reader.one("#tip").text
+    assert all(f"{arm.label} 0." in shown for arm in factor.arms if arm.curve)
+    assert driver.get_log("browser") == []
+
+
+@pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_every_figure_is_there_and_nothing_is_wider_than_the_screen(reader, full, screen):
     reader.open(screen)
     width = reader.run("return document.documentElement.clientWidth")

@@ -7,44 +7,17 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from analysis.planned import arm, full, plan, summary
+from analysis.planned import arm, plan, summary
 from analysis.synthetic import grid, identity
 from rich.console import Console
 
-from reports.conftest import FEW
+from reports.conftest import COMMAND, FEW
 from reports.parsed import Parsed, render
 from wpt_bench.analysis.compare import compare
 from wpt_bench.analysis.experiment import summarise
-from wpt_bench.analysis.factorial import ARMS
 from wpt_bench.analysis.properties import CROSS_EMBODIMENT, NON_EXPERT
 from wpt_bench.reports.experiment import show, write
 from wpt_bench.reports.page import PLACED
-
-COMMAND = "wpt-bench experiment data --suite dmc --profile quick"
-
-
-@pytest.fixture(scope="session")
-def experiments(tmp_path_factory):
-    """An experiment of every kind: its summary and its page, by name; and the runs."""
-    folder = tmp_path_factory.mktemp("experiments")
-    plans = full(folder / "runs")
-    arms = [
-        arm(folder / "runs", "parts", name, {"cup-catch": [0.1 * place, 0.3]}, method=name, reference=place == 0)
-        for place, name in enumerate(ARMS)
-    ]
-    plans["ablation"] = plan(*arms, name="ablation")
-    found = {}
-    for name, its in plans.items():
-        made = summary(folder / "runs", its)
-        page = write(made, folder / name, title=f"A title: {name}", command=COMMAND)
-        found[name] = SimpleNamespace(
-            plan=its,
-            summary=made,
-            out=page.parent,
-            parsed=Parsed(page),
-            json=json.loads((page.parent / "summary.json").read_text()),
-        )
-    return SimpleNamespace(runs=folder / "runs", found=found)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """An agent carried from task to task: what it gains on later tasks, and what it forgets of earlier ones.
 
-The measures of Continual World (Wolczyk et al. 2021, arXiv 2105.10919, section 4.3), on this benchmark's scores.
+The measures of Continual World (Wołczyk et al. 2021, arXiv 2105.10919), on this benchmark's scores. Their mean of
+transfer is over all tasks; ours leaves out the first of a sequence, which comes after no other.
 """
 
 from __future__ import annotations
@@ -95,9 +96,8 @@ def forward_transfer(
 ) -> Estimate | None:
     """Mean over tasks of ``(AUC - AUC_ref) / (1 - AUC_ref)``, each area the mean of its seeds.
 
-    One where all that the reference left to be gained was gained, zero where nothing was; as in Continual World, but
-    that a mean over tasks leaves out the first of a sequence, to which there is nothing to transfer, is the caller's
-    choice. None where a reference run has an area of one or more: it leaves nothing to be gained.
+    One where all that the reference left to be gained was gained, zero where nothing was. None where a reference run
+    has an area of one or more: it leaves nothing to be gained.
 
     Args:
         areas, reference: areas under the curve divided by the budget, float64 ``(seeds, tasks)``, of the same tasks;
