@@ -150,9 +150,9 @@ def test_a_bad_line_is_a_problem_and_the_rest_is_used(tmp_path, runs):
 def test_unreadable_episodes_are_one_sentence_and_every_run_is_missing(tmp_path, runs, damage):
     made = published(tmp_path / "made", runs)
     path = made / "episodes.parquet"
-    raw = path.read_bytes()
-    middle = len(raw) // 3
-    flipped = raw[:middle] + bytes([raw[middle] ^ 1]) + raw[middle + 1 :]
+    raw, column = path.read_bytes(), pq.read_metadata(path).row_group(0).column(0)
+    last = (column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 1
+    flipped = raw[:last] + bytes([raw[last] ^ 1]) + raw[last + 1 :]
     path.write_bytes({"truncated": raw[:-9], "emptied": b"", "flipped": flipped}.get(damage, raw))
     if damage == "foreign":
         pq.write_table(pq.read_table(path).drop_columns("metrics"), path)

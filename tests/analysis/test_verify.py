@@ -342,3 +342,18 @@ def test_a_changed_plan_is_found_out(experimented):
     )
     path.write_text("{")
     assert any("cannot be read as the plans of experiments" in finding for finding in verify(experimented).findings)
+
+
+def test_earlier_tasks_of_a_sequence_are_evaluated_last():
+    run, rows = made_up(its("wpt", 0, earlier=("walker-stand", "walker-run")))
+    last = [row for row in rows if row.kind == "evaluation"][-2:]
+    earlier = [
+        msgspec.structs.replace(row, kind="earlier", task=task)
+        for task in ("walker-stand", "walker-run")
+        for row in last
+    ]
+    assert list(faults(run, [*rows, *earlier])) == []
+    assert any("lacks earlier walker-run episode 1" in said for said in faults(run, [*rows, *earlier[:-1]]))
+    assert any("out of order" in said for said in faults(run, [*rows, *earlier[2:], *earlier[:2]]))
+    alone, rows = made_up(its("wpt", 0))
+    assert any("beyond what the protocol asks for" in said for said in faults(alone, [*rows, *earlier]))

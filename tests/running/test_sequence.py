@@ -19,7 +19,8 @@ from wpt_bench.data.store import Dataset
 from wpt_bench.profiles import Profile
 from wpt_bench.protocol import Agent, AgentContext, DataAccess, Units, UserError
 from wpt_bench.records import digest
-from wpt_bench.running.exchange import CACHE_VARIABLE, Exchange, perform_with_storage
+from wpt_bench.running.cache import CACHE_VARIABLE
+from wpt_bench.running.exchange import Exchange, perform_with_storage
 from wpt_bench.running.jobs import Work
 from wpt_bench.running.loop import execute
 from wpt_bench.running.plan import Layout, Selection, identities, select
@@ -186,14 +187,15 @@ def test_through_storage_it_ends_the_same(
     assert killing.outcome(its, there.out) == killing.outcome(its, layout.out)
 
 
+@pytest.mark.parametrize("most", [4, pytest.param(30, marks=pytest.mark.chaos)])
 def test_killed_again_and_again_a_sequence_ends_the_same(
-    made: tuple[killing.Jobs, Layout], data: Dataset, tmp_path: Path
+    most: int, made: tuple[killing.Jobs, Layout], data: Dataset, tmp_path: Path
 ) -> None:
     its, layout = made
     calm, rng, kills = killing.outcome(its, layout.out), random.Random(0), 0
     seconds = killing.timed(killing.make_all, its, tmp_path / "calm", data.path)
     while not kills:
         out = tmp_path / f"killed-in-{seconds}"
-        kills = killing.kill_until_done(4, seconds, rng, killing.make_all, its, out, data.path)
+        kills = killing.kill_until_done(most, seconds, rng, killing.make_all, its, out, data.path)
         assert killing.outcome(its, out) == calm
         seconds /= 4

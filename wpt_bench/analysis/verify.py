@@ -146,7 +146,7 @@ def faults(run: Run, rows: Sequence[Episode]) -> Iterator[str]:
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         yield f"its record does not say when it is evaluated ({type(error).__name__}: {error})."
         return
-    there = [(row.kind, row.env_step, row.index) for row in rows]
+    there = [(_kind(row.kind, row.task), row.env_step, row.index) for row in rows]
     yield from _misplaced(wanted, there)
     for row in rows:
         yield from (f"{_name(row)} {what}." for what in _impossible(run, row))
@@ -170,7 +170,8 @@ def expected_rows(run: Run, *, prior: bool) -> list[tuple[str, int, int]]:
 
     Evaluations come before the first episode, after each that passes a multiple of ``evaluation_every`` times the
     budget, and after the last; methods without online steps are evaluated once. With ``prior``, the cloned prior was
-    evaluated after the first: no record says whether there was one, and older versions did not.
+    evaluated after the first: no record says whether there was one, and older versions did not. In a sequence the
+    earlier tasks are evaluated at the end.
     """
     budget, length = run.identity.budget, run.episode_length
     protocol = run.identity.protocol
@@ -182,7 +183,15 @@ def expected_rows(run: Run, *, prior: bool) -> list[tuple[str, int, int]]:
         rows.append(("train", step, episode))
         if step % every < length or step == budget:
             rows += [("evaluation", step, index) for index in evaluation]
-    return rows
+    ended = rows[-1][1]
+    return rows + [
+        (_kind("earlier", task), ended, index) for task in run.identity.earlier or () for index in evaluation
+    ]
+
+
+def _kind(kind: str, task: str) -> str:
+    """Of a row, with the earlier task of a sequence that it may be of."""
+    return f"{kind} {task}".strip()
 
 
 def _misplaced(wanted: Sequence[tuple[str, int, int]], there: Sequence[tuple[str, int, int]]) -> Iterator[str]:

@@ -177,8 +177,10 @@ def _folder(layout: Layout, job: Job) -> Path:
 
 def _folders(layout: Layout, job: Job) -> list[Path]:
     """Whatever folders a job uses: its own, and what it starts from."""
-    stage = job.stage if isinstance(job, Identity) else None
-    starts = [layout.stage(stage)] if stage else []
+    starts = []
+    if isinstance(job, Identity):  # runs longer before in a sequence were fetched with the one before, a moment ago
+        starts += [layout.stage(job.stage)] if job.stage else []
+        starts += [layout.runs / job.after] if job.after else []
     return [_folder(layout, job), *starts, *([_data(layout, job.data)] if job.data else [])]
 
 
