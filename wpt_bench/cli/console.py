@@ -1,0 +1,222 @@
+"""What all commands share: options, errors in one sentence, tables, progress, questions."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from wpt_bench import records
+from wpt_bench.protocol import UserError
+from wpt_bench.records import RecordError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+console = Console()
+errors = Console(stderr=True)
+
+app = typer.Typer(
+    help="How much online experience does non-curated offline data save?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+data_app = typer.Typer(help="Collect, describe and check offline data; exchange it with Minari.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Suite = Annotated[str, typer.Argument(help="dmc or metaworld")]
+ProfileName = Annotated[str, typer.Option("--profile", help="smoke, quick, ..., or a .toml file of your own")]
+Tasks = Annotated[str, typer.Option("--tasks", help="comma-separated, or 'all'; default: the profile's")]
+Methods = Annotated[str, typer.Option("--methods", help="comma-separated, or 'all'; default: the profile's")]
+Seeds = Annotated[str, typer.Option("--seeds", help="comma-separated; default: the profile's")]
+Out = Annotated[Path, typer.Option("--out", envvar="WPT_BENCH_OUT", help="where everything is kept")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="processes at a time", show_default="cores")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
+Retries = Annotated[int, typer.Option("--retries", min=0, help="how often a run that failed is tried again")]
+Executor = Annotated[str, typer.Option("--executor", help="local (processes of this machine) or ray (a cluster)")]
+Address = Annotated[
+    str, typer.Option("--address", help="of a Ray cluster; default: RAY_ADDRESS, or one started on this machine")
+]
+GpusPerRun = Annotated[float, typer.Option("--gpus-per-run", min=0, help="a run's share of a GPU, on Ray")]
+Storage = Annotated[
+    str, typer.Option("--storage", help="URL that a cluster's workers exchange files through (s3://..., file://...)")
+]
+TrackerNames = Annotated[
+    str, typer.Option("--tracker", help="tensorboard, wandb, both with a comma, or none: curves to watch, not records")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="collect missing data without asking")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
+
+OUT, RESULTS = Path("out"), Path("results")
+WORKERS_TO_PLAN = "1,2,4,8,16,32,64,128,256,512,1000"
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def command(group: typer.Typer, examples: str, name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Registers a command whose user errors end in one sentence and a non-zero exit."""
+
+    def register(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                try:
+                    return function(*args, **kwargs)
+                except Exception as error:
+                    if _interrupted:  # a compiled module that is interrupted at its import says ImportError
+                        raise KeyboardInterrupt from error
+                    raise
+            except KeyboardInterrupt:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # the way out is not to be interrupted
+                errors.print("Interrupted. What is finished is kept; the same command goes on from here.")
+                raise typer.Exit(130) from None
+            except (UserError, RecordError) as error:
+                errors.print(f"[red]Error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
+                raise typer.Exit(1) from None
+            except OSError as error:
+                if (message := records.unwritable(error)) is None:
+                    raise
+                errors.print(f"[red]Error:[/] {plain(message)}", highlight=False, soft_wrap=True)
+                raise typer.Exit(1) from None
+
+        group.command(name, epilog=f"Examples: {examples}")(guarded)
+        return guarded
+
+    return register
+
+
+def print_rows(rows: list[dict[str, Any]], as_json: bool, *, title: str) -> None:
+    """Rows with the same keys, as a table or as JSON."""
+    if as_json:
+        print_json(rows)
+        return
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in rows[0] if rows else ():
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*[plain(_cell(value)) for value in row.values()])
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def print_json(value: Any) -> None:
+    """For programs."""
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+
+
+def plain(text: str) -> str:
+    """Text in which square brackets are no markup."""
+    return text.replace("[", "\\[")
+
+
+def asking(yes: bool) -> Callable[[str], bool]:
+    """Asks a question, unless ``yes`` answers all of them; UserError where nobody can be asked."""
+
+    def confirm(question: str) -> bool:
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise UserError(f"{question} Say --yes to agree where nobody can be asked.")
+        return typer.confirm(question, default=True)
+
+    return confirm
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[..., None]]:
+    """A progress bar with time left that goes away when it is done."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, TextColumn("{task.fields[what]}"), console=errors, transient=True) as bars:
+        bar = bars.add_task(title, total=1.0, what="")
+
+        def progress(fraction: float, what: str = "") -> None:
+            bars.update(bar, completed=fraction, what=plain(what))
+
+        yield progress
+
+
+@contextmanager
+def grid_bars(names: dict[str, str], title: str = "all") -> Iterator[Callable[[str, float, str], None]]:
+    """One bar for everything with time left, one for each job that is being done; finished ones leave a line."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[what]}"))
+    with Progress(*columns, console=errors) as bars:
+        overall = bars.add_task(title, total=len(names), what=f"0/{len(names)}")
+        active: dict[str, TaskID] = {}
+        fractions: dict[str, float] = {}
+
+        def show(run_id: str, fraction: float, what: str) -> None:
+            fractions[run_id] = fraction
+            ended = sum(value >= 1.0 for value in fractions.values())
+            bars.update(overall, completed=sum(fractions.values()), what=f"{ended}/{len(names)}")
+            if run_id not in active and fraction < 1:
+                active[run_id] = bars.add_task(names[run_id], total=1.0, what="")
+            if fraction < 1:
+                bars.update(active[run_id], completed=fraction, what=plain(what))
+            elif run_id in active:
+                bars.remove_task(active.pop(run_id))
+                bars.console.print(f"{names[run_id]}: {plain(what)}", highlight=False)
+
+        yield show
+
+
+def parts(text: str) -> tuple[str, ...]:
+    """Of a list with commas."""
+    return tuple(part for part in (part.strip() for part in text.split(",")) if part)
+
+
+def seeds_in(text: str) -> tuple[int, ...]:
+    """Seeds of a list with commas."""
+    try:
+        return tuple(int(part) for part in parts(text))
+    except ValueError:
+        raise UserError(f"Seeds are whole numbers separated by commas, not {text!r}.") from None
+
+
+def numbers_in(text: str, what: str, least: int, most: int = 255) -> list[int]:
+    """Whole numbers separated by commas, none below ``least`` or above ``most``."""
+    try:
+        found = [int(part) for part in parts(text)]
+    except ValueError:
+        found = []
+    if not found or min(found) < least or max(found) > most:
+        raise UserError(f"{what} are whole numbers from {least} to {most} separated by commas, not {text!r}.")
+    return found
+
+
+_interrupted = False
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point of ``wpt-bench``."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where the caller ignores it
+        signal.signal(signal.SIGINT, _interrupt)
+    app()

@@ -1,0 +1,323 @@
+"""Grids and experiments: made, gone on with, looked at, planned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from wpt_bench import experiments, profiles, registry
+from wpt_bench.cli.console import (
+    CORES,
+    OUT,
+    WORKERS_TO_PLAN,
+    Address,
+    Device,
+    Executor,
+    GpusPerRun,
+    Json,
+    Methods,
+    Out,
+    ProfileName,
+    Retries,
+    Seeds,
+    Storage,
+    Suite,
+    Tasks,
+    TrackerNames,
+    Workers,
+    Yes,
+    app,
+    command,
+    console,
+    errors,
+    grid_bars,
+    numbers_in,
+    parts,
+    plain,
+    print_rows,
+    seeds_in,
+)
+from wpt_bench.cli.jobs import data_set, job_names, make_runs, stages_of, where_made
+from wpt_bench.cli.reporting import report_experiment, report_grid
+
+
+@command(app, "wpt-bench pretrain dmc · wpt-bench pretrain metaworld --profile smoke --executor ray")
+def pretrain(
+    suite: Suite,
+    profile: ProfileName = "quick",
+    tasks: Tasks = "",
+    seeds: Seeds = "",
+    out: Out = OUT,
+    workers: Workers = CORES,
+    retries: Retries = 1,
+    device: Device = "cpu",
+    executor: Executor = "local",
+    address: Address = "",
+    gpus_per_run: GpusPerRun = 0.0,
+    storage: Storage = "",
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Pre-trains the shared world model, collecting the data first if need be."""
+    from wpt_bench.running import bench as benching
+    from wpt_bench.running.plan import Layout, select
+
+    selection, layout = select(suite, profiles.load(profile), parts(tasks), (), seeds_in(seeds)), Layout(out)
+    where = where_made(workers, device, executor, address, gpus_per_run, storage)
+    dataset = data_set(selection, layout, workers, yes)
+    with grid_bars(job_names(stages_of([selection], dataset).values())) as show:
+        stages = benching.ensure_stages(selection, layout, dataset, show, retries=retries, **where)
+    rows = [
+        {"stage": stage.id, "seed": stage.identity["seed"]}
+        | {key: row[key] for key in ("embodiment", "model", "persistence", "mean", "context", "horizon")}
+        for stage in stages
+        for row in stage.open_loop
+    ]
+    print_rows(rows, as_json, title="open-loop error on held-out episodes (standardised, mean squared)")
+
+
+@command(
+    app,
+    "wpt-bench run dmc · wpt-bench run dmc --tasks walker-walk --methods dreamer,wpt --seeds 0,1,2 --dry-run · "
+    "wpt-bench run dmc --executor ray --address auto --storage s3://bucket/grid",
+)
+def run(
+    suite: Suite,
+    profile: ProfileName = "quick",
+    tasks: Tasks = "",
+    methods: Methods = "",
+    seeds: Seeds = "",
+    out: Out = OUT,
+    workers: Workers = CORES,
+    retries: Retries = 1,
+    device: Device = "cpu",
+    executor: Executor = "local",
+    address: Address = "",
+    gpus_per_run: GpusPerRun = 0.0,
+    storage: Storage = "",
+    tracker: TrackerNames = "tensorboard",
+    yes: Yes = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run and what it would cost")] = False,
+) -> None:
+    """Makes all runs of a grid, methods x tasks x seeds, or goes on with them; makes data and pre-training first."""
+    from wpt_bench.running.plan import Layout, select
+
+    selection = select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
+    if dry_run:
+        _dry_run([selection], Layout(out), workers)
+    else:
+        where = where_made(workers, device, executor, address, gpus_per_run, storage)
+        make_runs([selection], Layout(out), where, retries, tracker, yes)
+
+
+@command(app, "wpt-bench bench dmc · wpt-bench bench metaworld --profile smoke --seeds 0")
+def bench(
+    suite: Suite,
+    profile: ProfileName = "quick",
+    tasks: Tasks = "",
+    methods: Methods = "",
+    seeds: Seeds = "",
+    out: Out = OUT,
+    workers: Workers = CORES,
+    retries: Retries = 1,
+    device: Device = "cpu",
+    executor: Executor = "local",
+    address: Address = "",
+    gpus_per_run: GpusPerRun = 0.0,
+    storage: Storage = "",
+    tracker: TrackerNames = "tensorboard",
+    yes: Yes = False,
+) -> None:
+    """From nothing to a report: data, pre-training, runs, comparison."""
+    from wpt_bench.running.plan import Layout, select
+
+    selection = select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
+    where = where_made(workers, device, executor, address, gpus_per_run, storage)
+    failed = make_runs([selection], Layout(out), where, retries, tracker, yes, check=False)
+    report_grid(selection, Layout(out), as_json=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+@command(
+    app,
+    "wpt-bench experiment data --suite metaworld · wpt-bench experiment ablation --profile smoke · "
+    "wpt-bench experiment mine.toml --seeds 0,1,2 --dry-run",
+)
+def experiment(
+    name: Annotated[str, typer.Argument(help="as `wpt-bench list experiments` has it, or a .toml file of your own")],
+    suite: Annotated[str, typer.Option("--suite", help="dmc or metaworld")] = "dmc",
+    profile: ProfileName = "quick",
+    tasks: Annotated[str, typer.Option("--tasks", help="comma-separated; default: the experiment's")] = "",
+    seeds: Annotated[str, typer.Option("--seeds", help="comma-separated; default: the experiment's")] = "",
+    out: Out = OUT,
+    workers: Workers = CORES,
+    retries: Retries = 1,
+    device: Device = "cpu",
+    executor: Executor = "local",
+    address: Address = "",
+    gpus_per_run: GpusPerRun = 0.0,
+    storage: Storage = "",
+    tracker: TrackerNames = "tensorboard",
+    yes: Yes = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run and what it would cost")] = False,
+    as_json: Json = False,
+) -> None:
+    """Makes all runs of an experiment, a profile varied in one thing at a time, and renders what came out.
+
+    It goes on where it stopped, and shares runs with the plain grid and with other experiments where nothing differs.
+    """
+    from wpt_bench.running import experiment as experimenting
+    from wpt_bench.running.plan import Layout
+
+    layout, asked = Layout(out), experiments.load(name)
+    varied = experimenting.grids(asked, suite, profiles.load(profile), parts(tasks), seeds_in(seeds))
+    selections = [one.selection for one in varied]
+    if dry_run:
+        _dry_run(selections, layout, workers)
+        return
+    where = where_made(workers, device, executor, address, gpus_per_run, storage)
+    needing = [one for one in selections if one.needs_data]
+    dataset = data_set(needing[0], layout, workers, yes) if needing else None
+    plan = experimenting.plan(asked, varied, dataset.digest if dataset else None)
+    experimenting.keep(plan, layout)
+    failed = make_runs(selections, layout, where, retries, tracker, yes, check=False)
+    again = f"wpt-bench experiment {name} --suite {suite} --profile {profile}"
+    again += "".join(f" --{option} {given}" for option, given in (("tasks", tasks), ("seeds", seeds)) if given)
+    report_experiment(plan, layout, again, as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+@command(
+    app, "wpt-bench status · wpt-bench status dmc --profile quick --json · wpt-bench status --storage s3://bucket/grid"
+)
+def status(
+    suite: Annotated[str, typer.Argument(help="dmc, metaworld, or nothing for all")] = "",
+    profile: ProfileName = "quick",
+    tasks: Tasks = "",
+    methods: Methods = "",
+    seeds: Seeds = "",
+    out: Out = OUT,
+    storage: Storage = "",
+    as_json: Json = False,
+) -> None:
+    """Says which runs of a grid are pending, running, interrupted, done, failed, damaged or stale, and why.
+
+    begun: with --storage, a cluster's worker has begun it there; whether it still works on it, storage cannot tell.
+    interrupted: a process that worked on it died; the command that began it goes on with it. stale: made with other
+    settings, data or versions than the grid's now; it is in no report. damaged: the sentence says what to delete.
+    """
+    from wpt_bench.running import bench as benching
+    from wpt_bench.running import grid
+    from wpt_bench.running.exchange import Stored
+    from wpt_bench.running.plan import Layout, identities, select
+
+    loaded, layout = profiles.load(profile), Layout(out)
+    stored = Stored(storage) if storage else None
+    rows = []
+    for name in [suite] if suite else [name for name in loaded.grids if name in registry.suites()]:
+        selection = select(name, loaded, parts(tasks), parts(methods), seeds_in(seeds))
+        dataset = benching.find_data(selection, layout)
+        wanted = identities(selection, dataset.digest if dataset else None)
+        if stored and selection.needs_data and dataset is None:
+            unknown = f"{out} has no {name} data, without which runs that learn from it cannot be looked up in storage"
+            errors.print(f"{plain(unknown)}: give the --out of the command that makes them.", soft_wrap=True)
+        found: list[tuple[Any, str, str]] = []
+        found += [(identity, *grid.standing(identity, layout, stored)) for identity in wanted]
+        found += [(identity, "stale", "") for identity in grid.stale(wanted, layout)]
+        rows += [
+            {
+                "suite": identity.suite,
+                "task": identity.task,
+                "method": identity.method,
+                "seed": identity.seed,
+                "profile": identity.profile,
+                "status": state,
+                "why": why,
+            }
+            for identity, state, why in found
+        ]
+    if not as_json and not any(row["why"] for row in rows):
+        rows = [{key: value for key, value in row.items() if key != "why"} for row in rows]
+    print_rows(rows, as_json, title=f"runs in {out}")
+
+
+@command(
+    app,
+    "wpt-bench plan dmc · wpt-bench plan --tasks paper --seeds 0,1,2,3,4 --workers 1,10,100,1000 --json",
+)
+def plan(
+    suite: Annotated[str, typer.Argument(help="dmc, metaworld, or nothing for both as one grid")] = "",
+    profile: ProfileName = "quick",
+    tasks: Annotated[
+        str,
+        typer.Option("--tasks", help="comma-separated, 'all', or 'paper' for the paper's 72; default: the profile's"),
+    ] = "",
+    methods: Methods = "",
+    seeds: Seeds = "",
+    workers: Annotated[str, typer.Option("--workers", help="numbers of workers, comma-separated")] = WORKERS_TO_PLAN,
+    out: Out = OUT,
+    as_json: Json = False,
+) -> None:
+    """Simulates a grid on more workers, from the times that finished runs of the profile took.
+
+    Each worker takes the next job that may begin; times are means by method, whatever the task. Collecting data and
+    moving files are not counted.
+    """
+    from dataclasses import asdict
+
+    from wpt_bench.running import bench as benching
+    from wpt_bench.running import simulate
+    from wpt_bench.running.plan import Layout, identities, select, stages
+
+    loaded, layout = profiles.load(profile), Layout(out)
+    first: list[Any] = []
+    then: list[Any] = []
+    for name in [suite] if suite else [name for name in loaded.grids if name in registry.suites()]:
+        paper = [task.name for task in registry.suite(name).tasks() if task.paper]
+        chosen = paper if tasks == "paper" else parts(tasks)
+        selection = select(name, loaded, chosen, parts(methods), seeds_in(seeds))
+        dataset = benching.find_data(selection, layout)
+        digest = dataset.digest if dataset else "not collected"
+        times = simulate.measured(layout, name, loaded.name)
+        first += simulate.simulated((), stages(selection, digest), times)
+        then += simulate.simulated(identities(selection, digest), (), times)
+    rows = [asdict(row) for row in simulate.makespans(first + then, numbers_in(workers, "Workers", 1, 1_000_000))]
+    print_rows(rows, as_json, title=f"{len(first)} stages and {len(then)} runs")
+
+
+def _dry_run(selections: Sequence[Any], layout: Any, workers: int) -> None:
+    from wpt_bench.running import bench as benching
+    from wpt_bench.running import grid
+    from wpt_bench.running.plan import together
+
+    needing = [one for one in selections if one.needs_data]
+    selection = (needing or selections)[0]
+    dataset = benching.find_data(selection, layout)
+    missing = benching.missing_scenes(selection, dataset) if needing else []
+    runs = together(selections, dataset.digest if dataset and not missing else None)
+    states = [(identity, grid.status(identity, layout)) for identity in runs.values()]
+    pending = [identity for identity, state in states if state != "done"]
+    rows = [
+        {"method": identity.method, "task": identity.task, "seed": identity.seed, "status": state}
+        for identity, state in states
+    ]
+    print_rows(
+        rows,
+        False,
+        title=f"{selection.suite} · {selection.profile.name} · {selection.grid.budget:,} environment steps each",
+    )
+    cost = benching.estimate(selection, layout, pending, workers=workers)
+    if missing:
+        console.print(
+            f"To be collected first: {', '.join(missing)}; then what several runs share is trained.", highlight=False
+        )
+    basis = "from finished runs" if cost.measured else "from the profile"
+    console.print(
+        f"{cost.runs} runs to make on {workers} workers: about {cost.hours:.2f} hours ({basis}); disk about "
+        f"{cost.disk_gib} GiB ({cost.free_disk_gib:.0f} free); memory up to {cost.memory_gib} GiB.",
+        highlight=False,
+    )

@@ -1,0 +1,96 @@
+"""What commands that make runs have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import typer
+
+from wpt_bench import records
+from wpt_bench.cli.console import asking, errors, grid_bars, plain, progress_bar
+
+
+def data_set(selection: Any, layout: Any, workers: int, yes: bool) -> Any:
+    """The grid's data set."""
+    from wpt_bench.running import bench as benching
+
+    with progress_bar("collecting data") as progress:
+        return benching.ensure_data(selection, layout, progress, asking(yes), workers=workers)
+
+
+def stages_of(selections: Sequence[Any], dataset: Any) -> dict[str, Any]:
+    """What the runs of several grids start from, by id."""
+    from wpt_bench.records import digest
+    from wpt_bench.running.plan import stages
+
+    return {digest(stage): stage for selection in selections for stage in stages(selection, dataset.digest)}
+
+
+def job_names(jobs: Iterable[Any]) -> dict[str, str]:
+    """What to call stages and runs, by id."""
+    from wpt_bench.running.plan import PretrainingIdentity
+
+    def name(job: Any) -> str:
+        if isinstance(job, PretrainingIdentity):
+            return " ".join(["pre-training", *([job.scene] if job.scene else []), str(job.seed)])
+        task = job.task if isinstance(job, records.Identity) else "for all tasks"
+        return f"{job.method} {task} {job.seed}"
+
+    return {records.digest(job): name(job) for job in jobs}
+
+
+def where_made(
+    workers: int, device: str, executor: str, address: str, gpus_per_run: float, storage: str
+) -> dict[str, Any]:
+    """Where a grid's jobs are made, as arguments of those who make them."""
+    from wpt_bench.running.executors import choose
+
+    start = choose(
+        executor, workers=workers, device=device, address=address, gpus_per_run=gpus_per_run, storage=storage
+    )
+    return {"workers": workers, "device": device, "start": start, "storage": storage}
+
+
+def make_runs(
+    selections: Sequence[Any],
+    layout: Any,
+    where: dict[str, Any],
+    retries: int,
+    tracker: str,
+    yes: bool,
+    check: bool = True,
+) -> bool:
+    """Makes pre-trainings and runs of grids on the same data; returns (or, with ``check``, exits with) whether any
+    failed."""
+    from wpt_bench.running import grid
+    from wpt_bench.running.plan import together
+    from wpt_bench.running.tracking import chosen
+
+    trackers = chosen(tracker)
+    needing = [selection for selection in selections if selection.needs_data]
+    dataset = data_set(needing[0], layout, where["workers"], yes) if needing else None
+    runs = together(selections, dataset.digest if dataset else None)
+    stages = stages_of(needing, dataset)
+    names = job_names([*stages.values(), *runs.values()])
+    with grid_bars(names) as show:
+        outcome = grid.run_grid(
+            list(runs.values()),
+            layout,
+            dataset.path if dataset else None,
+            show,
+            stages=list(stages.values()),
+            retries=retries,
+            trackers=trackers,
+            **where,
+        )
+    say_failed(outcome.failed, names)
+    if outcome.failed and check:
+        raise typer.Exit(1)
+    return bool(outcome.failed)
+
+
+def say_failed(failed: Mapping[str, str], names: Mapping[str, str]) -> None:
+    """A line for each job that failed, by its id, with the name it goes by."""
+    for run_id, why in failed.items():
+        errors.print(f"[red]Failed:[/] {plain(names[run_id])}: {plain(why.strip().splitlines()[-1])}", soft_wrap=True)

@@ -1,0 +1,140 @@
+"""Published runs: packed and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from wpt_bench import profiles, records, registry
+from wpt_bench.cli.console import (
+    OUT,
+    RESULTS,
+    Json,
+    Out,
+    ProfileName,
+    Suite,
+    app,
+    command,
+    console,
+    errors,
+    plain,
+    print_json,
+    progress_bar,
+)
+
+
+@command(app, "wpt-bench publish dmc · wpt-bench publish metaworld --profile lite --to results")
+def publish(
+    suite: Suite,
+    profile: ProfileName = "quick",
+    to: Annotated[Path, typer.Option("--to", help="folder of published folders")] = RESULTS,
+    out: Out = OUT,
+) -> None:
+    """Packs the finished runs of a suite and profile, with every figure, into a folder to commit."""
+    from wpt_bench.analysis import publish as publishing
+    from wpt_bench.running import bench as benching
+    from wpt_bench.running.plan import Layout, identities, select
+
+    selection, layout = select(suite, profiles.load(profile)), Layout(out)
+    name, known = selection.profile.name, registry.suite(suite).name
+    dataset = benching.find_data(selection, layout)
+    plans, faults = records.find_plans(layout.plans, known, name)
+    for fault in faults:
+        errors.print(f"Left out: {plain(fault)}", highlight=False, soft_wrap=True)
+    command = f"wpt-bench publish {suite} --profile {profile} --to {to}" + ("" if out == OUT else f" --out {out}")
+    folder = to / f"{known}-{name}"
+    made = publishing.publish(
+        layout.runs,
+        folder,
+        suite=known,
+        profile=name,
+        command=command,
+        plans=plans,
+        grid=identities(selection, dataset.digest if dataset else None),
+    )
+    for gap in made.left_out:
+        errors.print(f"Left out: {plain(f'{gap.id} ({gap.status}): {gap.why}')}", highlight=False, soft_wrap=True)
+    console.print(f"{made.runs} runs, {made.episodes} episodes, in {folder}", highlight=False, soft_wrap=True)
+    console.print(f"Check it: wpt-bench verify {folder}", highlight=False, soft_wrap=True)
+
+
+@command(app, "wpt-bench verify results · wpt-bench verify results/dmc-quick --rerun 3f2a --episodes 2", "verify")
+def verify_published(
+    path: Annotated[Path, typer.Argument(help="a published folder, or a folder of them")],
+    rerun: Annotated[
+        str, typer.Option("--rerun", help="train the beginning of this run again: its id or first digits")
+    ] = "",
+    episodes: Annotated[int, typer.Option("--episodes", min=1, help="training episodes to make again")] = 3,
+    out: Out = OUT,
+    as_json: Json = False,
+) -> None:
+    """Recomputes every published figure and checksum; with --rerun, trains a run's first episodes again.
+
+    Exit code 0: everything is as published. 1: something is not. 3: a run was made again in another environment than
+    the recorded one, where equality cannot be demanded, and nothing else was found.
+    """
+    from wpt_bench.analysis import verify as verifying
+
+    folders = verifying.published_folders(path)
+    one = verifying.find_run(folders, rerun) if rerun else None
+    checked = [verifying.verify(folder) for folder in folders]
+    if not as_json:  # before the long part, which may end in an error of its own
+        for its in checked:
+            _say_checked(its)
+    again = _again(one, out, episodes) if one else None
+    found = any(its.findings for its in (*checked, again) if its)
+    undecided = again is not None and not again.reproduced
+    if as_json:
+        plain = [msgspec.to_builtins(its, enc_hook=str) for its in checked]
+        print_json({"ok": not found and not undecided, "folders": plain, "rerun": msgspec.to_builtins(again)})
+    elif again:
+        _say_again(again)
+    if found:
+        raise typer.Exit(1)
+    if undecided:
+        raise typer.Exit(3)
+
+
+def _again(one: Any, out: Path, episodes: int) -> Any:
+    """The beginning of a published run, trained again."""
+    from wpt_bench.running.plan import Layout
+    from wpt_bench.running.rerun import rerun
+
+    with progress_bar("training again") as progress:
+        return rerun(one.run, one.episodes(), Layout(out), progress, episodes=episodes)
+
+
+def _say_findings(findings: Iterable[str]) -> None:
+    for finding in findings:
+        errors.print(f"[red]Error:[/] {plain(finding)}", highlight=False, soft_wrap=True)
+
+
+def _say_checked(its: Any) -> None:
+    _say_findings(its.findings)
+    compared = f"{its.runs} runs, {its.episodes} episodes and {its.figures} figures compared"
+    console.print(f"{its.folder}: {compared}, {len(its.findings)} findings.", highlight=False, soft_wrap=True)
+
+
+def _say_again(again: Any) -> None:
+    from wpt_bench.running.rerun import TOLERANCE
+
+    _say_findings(again.findings)
+    made = f"Run {again.run}: {again.episodes} training episodes were made again"
+    if not again.environment:
+        said = f"{made}; {again.compared} rows were compared, each to the last bit, {len(again.findings)} findings."
+        console.print(said, highlight=False, soft_wrap=True)
+        return
+    environment = "; ".join(again.environment)
+    compared = f"{again.compared} returns from before the first update were compared, within {TOLERANCE:.0%}"
+    errors.print(
+        plain(
+            f"{made}, but not in the environment of its record ({environment}), so equality cannot be demanded: "
+            f"{compared if again.compared else 'nothing of it can be compared'}."
+        ),
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,187 @@
+"""What finished runs say, and what seeds can resolve."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wpt_bench import profiles, records, registry
+from wpt_bench.cli.console import (
+    OUT,
+    Json,
+    Methods,
+    Out,
+    ProfileName,
+    Seeds,
+    Tasks,
+    app,
+    command,
+    console,
+    numbers_in,
+    parts,
+    print_json,
+    print_rows,
+    progress_bar,
+    seeds_in,
+)
+from wpt_bench.protocol import UserError
+
+
+@command(app, "wpt-bench report dmc · wpt-bench report --profile quick · wpt-bench report results/dmc-quick")
+def report(
+    suite: Annotated[
+        str, typer.Argument(help="dmc, metaworld, nothing for every suite with runs, or a published folder")
+    ] = "",
+    profile: ProfileName = "quick",
+    tasks: Tasks = "",
+    methods: Methods = "",
+    seeds: Seeds = "",
+    out: Out = OUT,
+    as_json: Json = False,
+) -> None:
+    """Prints the comparison and renders the HTML report, from records alone."""
+    from wpt_bench.analysis.archive import is_published
+    from wpt_bench.running.plan import Layout, select
+
+    if suite not in registry.suites() and is_published(Path(suite)):
+        _report_published(Path(suite), Layout(out), as_json)
+        return
+    loaded = profiles.load(profile)
+    names = [suite] if suite else [name for name in loaded.grids if Layout(out).data(name, loaded.name).exists()]
+    if not names:
+        raise UserError(f"There are no runs of profile {profile!r} in {out}; make some: wpt-bench bench dmc.")
+    for name in names:
+        report_grid(select(name, loaded, parts(tasks), parts(methods), seeds_in(seeds)), Layout(out), as_json)
+
+
+@command(app, "wpt-bench resolution · wpt-bench resolution --seeds 3,5 --tasks 4 --trials 500 --json")
+def resolution(
+    seeds: Annotated[str, typer.Option("--seeds", help="numbers of seeds, comma-separated")] = "3,5,10",
+    tasks: Annotated[str, typer.Option("--tasks", help="numbers of tasks, comma-separated")] = "4,10",
+    metric: Annotated[str, typer.Option("--metric", help="iqm, median, mean or optimality_gap")] = "iqm",
+    trials: Annotated[int, typer.Option("--trials", min=100, help="simulated comparisons for each row")] = 2000,
+    as_json: Json = False,
+) -> None:
+    """Simulates what seeds can resolve: coverage of intervals, and the smallest difference that is seen.
+
+    Half widths and differences are in standard deviations of one task's scores over seeds; a difference is the one
+    that is called separated in 80% of the trials.
+    """
+    from dataclasses import asdict
+
+    from wpt_bench.analysis.aggregate import METRICS
+    from wpt_bench.analysis.resolution import simulate
+
+    if metric not in METRICS:
+        raise registry.nearest("metric", metric, METRICS)
+    pairs = list(itertools.product(numbers_in(tasks, "Tasks", 1), numbers_in(seeds, "Seeds", 2)))
+    rows = []
+    with progress_bar("simulating") as progress:
+        for done, (of_tasks, of_seeds) in enumerate(pairs):
+            progress(done / len(pairs), f"{of_seeds} seeds, {of_tasks} tasks")
+            rows.append(asdict(simulate(metric, of_seeds, of_tasks, trials=trials)))
+    if not as_json:  # what fits a terminal
+        rows = [{key: value for key, value in row.items() if key not in ("metric", "trials")} for row in rows]
+    print_rows(rows, as_json, title=f"what seeds resolve: {metric}")
+
+
+def report_grid(selection: Any, layout: Any, as_json: bool) -> None:
+    """The comparison of a grid's finished runs, on the console and as a page."""
+    from wpt_bench.analysis.compare import compare_runs
+    from wpt_bench.analysis.experiment import summarise
+    from wpt_bench.analysis.scores import Reading
+    from wpt_bench.running import bench as benching
+    from wpt_bench.running.plan import identities
+
+    suite, profile = selection.suite, selection.profile.name
+    dataset = benching.find_data(selection, layout)
+    expected = identities(selection, dataset.digest if dataset else None)
+    reading, (plans, faults) = Reading(layout.runs), records.find_plans(layout.plans, suite, profile)
+    comparisons = compare_runs(reading, suite=suite, profile=profile, expected=expected, plans=plans)
+    found = [summarise(plan, reading) for plan in plans]
+    with progress_bar("computing labels") as progress:
+        extras = benching.report_extras(selection, layout, progress)
+    command = f"wpt-bench report {suite} --profile {profile}"
+    for option, chosen, own in (
+        ("tasks", [task.name for task in selection.tasks], selection.profile.grid(suite).tasks),
+        ("methods", [method.name for method in selection.methods], selection.profile.grid(suite).methods),
+        ("seeds", list(map(str, selection.grid.seeds)), list(map(str, selection.profile.grid(suite).seeds))),
+    ):
+        command += f" --{option} {','.join(chosen)}" if chosen != list(own) else ""
+    page, title = layout.report(suite, profile), f"wpt-bench: {suite}, {profile}"
+    _render(comparisons, page, title, command, extras, as_json, experiments=found, faults=faults)
+
+
+def report_experiment(plan: Any, layout: Any, again: str, as_json: bool) -> None:
+    """The page of an experiment, and what it says on the console."""
+    from wpt_bench.analysis.experiment import summarise
+    from wpt_bench.analysis.scores import Reading
+    from wpt_bench.reports.experiment import show, write
+
+    summary = summarise(plan, Reading(layout.runs))
+    folder = layout.report(plan.suite, f"{plan.profile}-{plan.name}")
+    page = write(summary, folder, title=f"wpt-bench: {plan.suite}, {plan.profile}, {plan.name}", command=again)
+    if as_json:
+        print_json(json.loads((page.parent / "summary.json").read_text()) | {"report": str(page)})
+        return
+    show(summary, console)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+
+
+def _report_published(folder: Path, layout: Any, as_json: bool) -> None:
+    """A page of committed records."""
+    from wpt_bench.analysis.archive import read_manifest
+    from wpt_bench.analysis.publish import read_published
+
+    manifest = read_manifest(folder)
+    comparisons, found = read_published(folder, manifest.suite, manifest.profile)
+    title = f"wpt-bench: {manifest.suite}, {manifest.profile}, as published"
+    page = layout.out / "reports" / f"published-{folder.resolve().name}"
+    _render(comparisons, page, title, f"wpt-bench report {folder}", {}, as_json, experiments=found)
+
+
+def _render(
+    comparisons: Any,
+    folder: Path,
+    title: str,
+    command: str,
+    extras: dict[str, Any],
+    as_json: bool,
+    *,
+    experiments: Sequence[Any] = (),
+    faults: Sequence[str] = (),
+) -> None:
+    """Writes the page and says on the console what it says."""
+    from wpt_bench.analysis.properties import Declaration, declared
+    from wpt_bench.reports.page import write
+    from wpt_bench.reports.table_one import show_declared, show_measured
+    from wpt_bench.reports.tables import show
+
+    by_code = declared(
+        Declaration(method.name, method.family, str(method.data_access), method.online)
+        for method in registry.methods().values()
+    )
+    page = write(
+        comparisons,
+        folder,
+        title=title,
+        extras=extras,
+        declared=by_code,
+        command=command,
+        experiments=experiments,
+        faults=faults,
+    )
+    if as_json:
+        print_json(json.loads((page.parent / "summary.json").read_text()) | {"report": str(page)})
+        return
+    for comparison in comparisons:
+        show(comparison, console)
+    show_declared(by_code, console)
+    for comparison in comparisons:
+        show_measured(comparison, console)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
