@@ -5,19 +5,8 @@ from wpt_bench.cli.console import app, main
 
 __all__ = ["app", "data", "grid", "listing", "main", "published", "reporting", "tuning"]
 
-_ORDER = [
-    "list",
-    "doctor",
-    "pretrain",
-    "run",
-    "bench",
-    "experiment",
-    "tune",
-    "status",
-    "plan",
-    "report",
-    "resolution",
-    "publish",
-    "verify",
-]
-app.registered_commands.sort(key=lambda one: _ORDER.index(one.name or getattr(one.callback, "__name__", "")))
+_ORDER = (
+    *("list", "doctor", "pretrain", "run", "bench", "experiment", "tune", "status", "plan"),
+    *("report", "resolution", "publish", "verify"),
+)
+app.registered_commands.sort(key=lambda one: _ORDER.index(str(one.name or getattr(one.callback, "__name__", ""))))
