@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from wpt_bench.analysis.aggregate import Estimate
 from wpt_bench.analysis.experiment import ArmSummary, ExperimentSummary, FactorSummary, Figures
+from wpt_bench.analysis.scores import SCRATCH
 from wpt_bench.analysis.transfer import Carried
 from wpt_bench.reports.content import arms_table, corrected_cell, effects_table, ends_cell, estimate_cell
 from wpt_bench.reports.figures.drawing import Drawing
@@ -106,7 +107,8 @@ def _section(experiment: ExperimentSummary, factor: FactorSummary) -> FactorSect
 
 
 def _levels_table(experiment: ExperimentSummary, factor: FactorSummary) -> Table:
-    """Every arm: its runs, score and area with both intervals, and how far it is from the reference."""
+    """Every arm: its runs, score and area with both intervals, how far it is from the reference, and from scratch."""
+    gains = any(arm.gain for arm in factor.arms)
     rows = [
         Row(
             (
@@ -117,6 +119,7 @@ def _levels_table(experiment: ExperimentSummary, factor: FactorSummary) -> Table
                 estimate_cell(arm.overall.auc),
                 _difference(arm.overall.auc_against),
                 _difference(arm.overall.against),
+                *([_difference(arm.gain)] if gains else []),
                 ends_cell(arm.overall.score),
                 ends_cell(arm.overall.auc),
             )
@@ -124,7 +127,8 @@ def _levels_table(experiment: ExperimentSummary, factor: FactorSummary) -> Table
         for arm in factor.arms
     ]
     figures = ("IQM [95%, rliable]", "AUC [95%, rliable]", "difference in AUC", "difference in IQM")
-    numbers = ("runs", *figures, "IQM's [95%, corrected]", "AUC's [95%, corrected]")
+    beside = (f"AUC minus {SCRATCH}'s at the level",) if gains else ()
+    numbers = ("runs", *figures, *beside, "IQM's [95%, corrected]", "AUC's [95%, corrected]")
     name = file_name(experiment, factor, "arms")
     return Table(name, f"Levels of {factor.name}", headings("level", "method", *numbers, numbers=numbers), tuple(rows))
 

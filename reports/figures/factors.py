@@ -13,6 +13,7 @@ from wpt_bench.reports.figures.drawing import Drawing, Sketch, draw, score_axis,
 from wpt_bench.reports.figures.intervals import INTERVALS, Panels, panels_of
 from wpt_bench.reports.style import Look, level_looks, look
 
+AGAINST = "AUC minus the reference's"
 SCORE, AUC = "IQM of the score at the budget", "IQM of the area under the curve"
 
 
@@ -31,16 +32,15 @@ def levels_figure(experiment: ExperimentSummary, factor: FactorSummary) -> Drawi
         for title, figure in {
             "IQM score": lambda arm: arm.overall.score,
             "IQM AUC": lambda arm: arm.overall.auc,
-            f"AUC minus that of {reference}": lambda arm: arm.overall.auc_against,
+            AGAINST: lambda arm: arm.overall.auc_against,
         }.items()
     }
     caption = (
         f"{SCORE} and {AUC}, by level of the factor {factor.name}, and the area minus that of level {reference}; "
         f"{INTERVALS}. Dotted: no difference.{_gaps(factor)}"
     )
-    zeros = {f"AUC minus that of {reference}": 0.0}
     name = file_name(experiment, factor, "levels")
-    return panels_of(name, caption, panels, width=7.0, zeros=zeros, looks=looks_of(factor))
+    return panels_of(name, caption, panels, width=7.0, zeros={AGAINST: 0.0}, looks=looks_of(factor))
 
 
 def level_curves(experiment: ExperimentSummary, factor: FactorSummary) -> Drawing | None:

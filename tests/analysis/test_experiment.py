@@ -114,3 +114,20 @@ def test_the_combinations_of_wpts_parts_get_the_effects_that_the_report_computes
     assert factor.parts.ablation == compare(table, **QUICK).ablation and factor.parts.ablation.effects
     (other,) = summary(tmp_path, plan(*arms[:2])).factors
     assert other.parts is None
+
+
+def test_what_a_level_gains_over_scratch_is_held_against_scratch_at_that_level(tmp_path):
+    task = "walker-stand"
+    levels = {"all": (0.8, 0.3), "raw": (0.5, 0.4)}  # of wpt and dreamer, with other settings at each level
+    arms = [
+        arm(
+            tmp_path, "details", level, {task: [score]}, method=method, reference=level == "all", settings={"at": level}
+        )
+        for level, scores in levels.items()
+        for method, score in zip(("wpt", "dreamer"), scores, strict=True)
+    ]
+    (factor,) = summary(tmp_path, plan(*arms)).factors
+    gains = {its.label: its.gain for its in factor.arms}
+    assert gains["all, dreamer"] is gains["raw, dreamer"] is None
+    assert gains["all, wpt"].value == pytest.approx(0.5) and gains["raw, wpt"].value == pytest.approx(0.1)
+    assert "Area minus that of dreamer at the same level: “all, wpt” +0.500; “raw, wpt” +0.100." in factor.sentence

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from wpt_bench.analysis.bootstrap import Scores
-from wpt_bench.analysis.scores import IncompleteError, Reading, RunTable, expected_runs, score_matrix
+from wpt_bench.analysis.scores import SCRATCH, IncompleteError, Reading, RunTable, expected_runs, score_matrix
 from wpt_bench.records import Arm, Plan
 
 
@@ -47,3 +47,9 @@ def reference_of(one: ArmTable, arms: Iterable[ArmTable]) -> ArmTable | None:
     references = [other for other in arms if other.arm.reference]
     same = [other for other in references if other.arm.method == one.arm.method]
     return same[0] if same else references[0] if len(references) == 1 else None
+
+
+def scratch_beside(one: ArmTable, arms: Iterable[ArmTable]) -> ArmTable | None:
+    """Learning from scratch at the level of an arm that does something else."""
+    beside = [other for other in arms if other.arm.level == one.arm.level and other.arm.method == SCRATCH]
+    return beside[0] if beside and one.arm.method != SCRATCH else None

@@ -19,11 +19,11 @@ from wpt_bench.analysis.aggregate import (
     difference,
     three,
 )
-from wpt_bench.analysis.arms import ArmTable, arm_tables, reference_of
+from wpt_bench.analysis.arms import ArmTable, arm_tables, reference_of, scratch_beside
 from wpt_bench.analysis.compare import Comparison, compare
 from wpt_bench.analysis.factorial import ARMS
 from wpt_bench.analysis.findings import FEW_SEEDS
-from wpt_bench.analysis.scores import Absent, Reading, curve_array, expected_runs
+from wpt_bench.analysis.scores import SCRATCH, Absent, Reading, curve_array, expected_runs
 from wpt_bench.analysis.transfer import Carried, carried, in_sequence
 from wpt_bench.records import Plan
 
@@ -55,6 +55,8 @@ class ArmSummary:
         seeds: how many are expected. done, expected: runs that count, and runs that there should be.
         overall, embodiments, tasks: its figures, the latter two by name.
         curve: IQM along the curve; None while incomplete and without environment steps.
+        gain: its area minus that of learning from scratch at the same level; None where nobody does, or a run is
+            missing.
     """
 
     label: str
@@ -70,6 +72,7 @@ class ArmSummary:
     embodiments: Mapping[str, Figures]
     tasks: Mapping[str, Figures]
     curve: Band | None
+    gain: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,9 @@ class _Effort:
         for one in arms:
             embodiments |= one.table.embodiments
         several = len({one.arm.level for one in arms}) < len(arms)
-        summaries = tuple(self._arm(one, reference_of(one, arms), embodiments, several) for one in arms)
+        summaries = tuple(
+            self._arm(one, reference_of(one, arms), scratch_beside(one, arms), embodiments, several) for one in arms
+        )
         fresh = {its.label: one for its, one in zip(summaries, arms, strict=True) if not in_sequence(one)}
         return FactorSummary(
             name=name,
@@ -186,7 +191,12 @@ class _Effort:
         )
 
     def _arm(
-        self, one: ArmTable, reference: ArmTable | None, embodiments: Mapping[str, list[str]], several: bool
+        self,
+        one: ArmTable,
+        reference: ArmTable | None,
+        scratch: ArmTable | None,
+        embodiments: Mapping[str, list[str]],
+        several: bool,
     ) -> ArmSummary:
         arm, table = one.arm, one.table
         curve = None
@@ -208,6 +218,7 @@ class _Effort:
             },
             tasks={task: self._figures(one, reference, [task], self.curve_resamples) for task in table.tasks},
             curve=curve,
+            gain=self._figures(one, scratch, None, self.resamples).auc_against if scratch else None,
         )
 
     def _figures(
@@ -254,15 +265,17 @@ def sentence(name: str, arms: Sequence[ArmSummary]) -> str:
         f"{_named(arm)} {three(its.value, '+')}" + ("" if its.corrected_low is None else f" {its.corrected}")
         for arm, its in known
     )
+    gains = "; ".join(f"{_named(arm)} {three(arm.gain.value, '+')}" for arm in arms if arm.gain)
+    gains = f" Area minus that of {SCRATCH} at the same level: {gains}." if gains else ""
     seeds = min(arm.seeds for arm in (*(arm for arm, _ in known), *references))
     if all(its.corrected_low is None for _, its in known):
-        return f"{_capital(name)}: not decided, for one seed allows no interval. {figures}.{missing}"
+        return f"{_capital(name)}: not decided, for one seed allows no interval. {figures}.{gains}{missing}"
     apart = [f"{_named(arm)} ({'higher' if its.value > 0 else 'lower'})" for arm, its in known if its.excludes_zero]
     verdict = f"nothing is separated from {whose}"
     if apart:
         verdict = f"separated from {whose}: {', '.join(apart)}"
     caution = f" With {seeds} seeds, what is not separated may still differ." if seeds < FEW_SEEDS else ""
-    return f"{_capital(name)}: {verdict}. {figures}.{caution if len(apart) < len(known) else ''}{missing}"
+    return f"{_capital(name)}: {verdict}. {figures}.{caution if len(apart) < len(known) else ''}{gains}{missing}"
 
 
 def _named(arm: ArmSummary) -> str:
