@@ -23,8 +23,9 @@ try:
     said = str(len(archive._Rows(Path(sys.argv[1])).of("a")))
 except RecordError as error:
     said = str(error)
-peaks = [resource.getrusage(who).ru_maxrss << 10 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(json.dumps([said, max(peaks)]))
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+own = int(status["VmHWM"].split()[0])  # getrusage's goes back to the process that started this one
+print(json.dumps([said, max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) << 10]))
 """
 FIELDS = archive._COLUMNS
 BASIS = 300 * 2**20
