@@ -7,15 +7,12 @@ common is made once.
 
 from __future__ import annotations
 
-import tomllib
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
-from wpt_bench import registry
-from wpt_bench.profiles import MOST_BYTES, Profile, refuse_sizes
+from wpt_bench import profiles
+from wpt_bench.profiles import Profile, refuse_sizes
 from wpt_bench.protocol import UserError
 from wpt_bench.records import Name
 
@@ -106,30 +103,19 @@ def _merge(base: Any, changes: Any) -> Any:
 
 def names() -> list[str]:
     """Names of the experiments that come with the suites."""
-    return sorted(
-        path.name.removesuffix(".toml") for path in files("wpt_bench.suites").joinpath("experiments").iterdir()
-    )
+    return profiles.names("experiment")
 
 
 def load(name: str) -> Experiment:
     """The experiment of this name, or of this ``.toml`` file; UserError if there is none or it does not fit."""
-    own = name.endswith(".toml")
-    if not own and name not in names():
-        raise registry.nearest("experiment", name, names())
-    path = Path(name) if own else files("wpt_bench.suites").joinpath("experiments", f"{name}.toml")
-    if own and not Path(name).is_file():
-        raise UserError(f"There is no experiment file {name}.")
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MOST_BYTES + 1)
-        if len(raw) > MOST_BYTES:
-            raise ValueError(f"it is larger than {MOST_BYTES} bytes")
-        experiment = msgspec.convert(tomllib.loads(raw.decode()), Experiment)
+
+    def convert(plain: dict[str, Any]) -> Experiment:
+        experiment = msgspec.convert(plain, Experiment)
         for factor in experiment.factors:
             _check(factor)
-    except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:  # a TOMLDecodeError is a ValueError
-        raise UserError(f"The experiment {name!r} cannot be used: {error}.") from error
-    return experiment
+        return experiment
+
+    return profiles.read("experiment", name, convert)
 
 
 def _check(factor: Factor) -> None:

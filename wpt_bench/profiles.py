@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -28,7 +29,10 @@ MOST_BYTES = 2**20
 _COUNTS = ("updates", "budget", "minutes", "seed", "seeds")
 
 
+T = TypeVar("T")
+
 Inputs = Literal["scaled", "raw"]
+Kind = Literal["profile", "experiment"]
 
 
 class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -153,29 +157,42 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return self.grids[suite]
 
 
-def names() -> list[str]:
-    """Names of the profiles that come with the suites."""
-    return sorted(path.name.removesuffix(".toml") for path in files("wpt_bench.suites").joinpath("profiles").iterdir())
+def names(kind: Kind = "profile") -> list[str]:
+    """Names of the profiles, or experiments, that come with the suites."""
+    folder = files("wpt_bench.suites").joinpath(f"{kind}s")
+    return sorted(path.name.removesuffix(".toml") for path in folder.iterdir())
 
 
 def load(name: str) -> Profile:
     """The profile of this name, or of this ``.toml`` file; UserError if there is none or it does not fit the schema."""
-    if not name.endswith(".toml") and name not in names():
-        raise nearest("profile", name, names())
+
+    def convert(plain: dict[str, Any]) -> Profile:
+        refuse_sizes(plain)
+        return msgspec.convert(plain, Profile)
+
+    return read("profile", name, convert)
+
+
+def read(kind: Kind, name: str, convert: Callable[[dict[str, Any]], T]) -> T:
+    """What ``convert`` makes of the TOML of this name, or of this ``.toml`` file.
+
+    Raises:
+        UserError: there is none, it is no TOML, or ``convert`` raises ValueError or ValidationError.
+    """
     own = name.endswith(".toml")
-    path = Path(name) if own else files("wpt_bench.suites").joinpath("profiles", f"{name}.toml")
+    if not own and name not in names(kind):
+        raise nearest(kind, name, names(kind))
+    path = Path(name) if own else files("wpt_bench.suites").joinpath(f"{kind}s", f"{name}.toml")
     if own and not Path(name).is_file():
-        raise UserError(f"There is no profile file {name}.")
+        raise UserError(f"There is no {kind} file {name}.")
     try:
         with path.open("rb") as file:
             raw = file.read(MOST_BYTES + 1)
         if len(raw) > MOST_BYTES:
             raise ValueError(f"it is larger than {MOST_BYTES} bytes")
-        plain = tomllib.loads(raw.decode())
-        refuse_sizes(plain)
-        return msgspec.convert(plain, Profile)
+        return convert(tomllib.loads(raw.decode()))
     except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:  # a TOMLDecodeError is a ValueError
-        raise UserError(f"The profile {name!r} cannot be used: {error}.") from error
+        raise UserError(f"The {kind} {name!r} cannot be used: {error}.") from error
 
 
 def refuse_sizes(plain: Any, name: str = "") -> None:
