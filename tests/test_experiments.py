@@ -1,19 +1,26 @@
 """Experiments as files: what fits, what is shared between levels, and what is said of those that do not fit."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from wpt_bench import experiments, profiles
+from wpt_bench.data.store import EpisodeInfo
 from wpt_bench.experiments import Level, vary
 from wpt_bench.protocol import UserError
 from wpt_bench.records import Plan, decode_checked, digest, encode_checked
 from wpt_bench.running import experiment
 from wpt_bench.running.plan import identities, select, together
+from wpt_bench.running.subset import choose
 
+COLLECTORS = ("pink-noise", "curiosity", "random-reward")
+BODY, REST = (0, "shard", "walker", "walker", "walker"), (500, 0, 2, 24, 6)
 HEAD = 'name = "mine"\nquestion = "?"\n'
 FACTOR = HEAD + '[[factors]]\nname = "k"\ndescription = ""\nmethods = ["wpt"]\n'
+TWO = FACTOR + 'reference = "1"\nlevels = [{{ name = "1" }}, {{ name = "2", {} }}]'
 
 
 @pytest.mark.parametrize("suite", ["dmc", "metaworld"])
@@ -107,6 +114,8 @@ def test_a_level_that_does_not_fit_is_named(level: Level) -> None:
         ),
         (FACTOR.replace("mine", "../mine") + 'reference = "1"\nlevels = [{ name = "1" }, { name = "2" }]', "name"),
         (FACTOR + "surprise = 1", "surprise"),
+        (TWO.format("grid = { tasks = ['reach'] }"), "'2' changes tasks, which all levels"),
+        (TWO.format("profile = { grids = {} }"), "'2' changes grids"),
         ("name = [", "cannot be used"),
         ("[" * 100_000, "cannot be used"),
         ("# " + "x" * 2**20, "larger than"),
@@ -132,3 +141,38 @@ def test_unknown_names_are_told_from_known_ones(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(one)
     with pytest.raises(UserError, match="'mine' has nothing to vary in the suite 'metaworld'"):
         experiment.grids(experiments.load(str(tmp_path / "mine.toml")), "metaworld", profiles.load("smoke"))
+
+
+@pytest.mark.parametrize("profile", ["quick", "lite", "paper"])
+@pytest.mark.parametrize("name", experiments.names())
+def test_every_level_leaves_enough_episodes_to_retrieve(name: str, profile: str) -> None:
+    """Of DMControl's bodies, which are of dimensions of their own: by the numbers that the profile collects."""
+    whole = profiles.load(profile)
+    counts = {kind: getattr(whole.grids["dmc"].data, kind.replace("-", "_")) for kind in COLLECTORS}
+    infos = [
+        EpisodeInfo(*BODY, kind, place / max(count - 1, 1) if kind != "pink-noise" else None, *REST)
+        for kind, count in counts.items()
+        for place in range(count)
+    ]
+    there = SimpleNamespace(path="here", episodes=[replace(info, index=index) for index, info in enumerate(infos)])
+    for one in experiment.grids(experiments.load(name), "dmc", whole):
+        left = choose(there, one.selection.grid.subset, "walker")
+        assert len(left) >= one.selection.grid.retrieved, one.level.name
+
+
+def test_no_experiment_reports_tasks_that_settings_were_tuned_on() -> None:
+    """But the one that is about settings."""
+    for name in set(experiments.names()) - {"details"}:
+        for profile in ("quick", "lite"):
+            for suite, grid in profiles.load(profile).grids.items():
+                varied = experiment.grids(experiments.load(name), suite, profiles.load(profile))
+                tasks = {task.name for one in varied for task in one.selection.tasks}
+                assert not tasks & set(grid.tuning), (name, profile, suite)
+
+
+def test_who_retrieves_nothing_has_no_irrelevant_episodes() -> None:
+    profile = vary(profiles.load("smoke"), "metaworld", Level(name="", grid={"subset": {"irrelevant": 0.5}}))
+    assert select("metaworld", profile, (), ("wpt", "uds", "jsrl-bc"))
+    for method in ("iql", "mt-iql", "sac"):
+        with pytest.raises(UserError, match=f"{method} retrieves nothing"):
+            select("metaworld", profile, (), (method,))

@@ -126,5 +126,10 @@ def _check(factor: Factor) -> None:
     if factor.reference not in levels:
         raise ValueError(f"the reference {factor.reference!r} is none of the levels of the factor {factor.name!r}")
     for level in factor.levels:
+        for table, names in ((level.profile, ("name", "grids")), (level.grid, ("data", "tasks", "seeds", "methods"))):
+            if fixed := [name for name in names if name in table]:
+                raise ValueError(
+                    f"the level {level.name!r} changes {', '.join(fixed)}, which all levels have in common"
+                )
         if not level.methods and not factor.methods:
             raise ValueError(f"neither the level {level.name!r} nor its factor {factor.name!r} names methods")

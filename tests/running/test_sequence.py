@@ -21,6 +21,7 @@ from wpt_bench.protocol import Agent, AgentContext, DataAccess, Units, UserError
 from wpt_bench.records import digest
 from wpt_bench.running.cache import CACHE_VARIABLE
 from wpt_bench.running.exchange import Exchange, perform_with_storage
+from wpt_bench.running.grid import run_grid
 from wpt_bench.running.jobs import Work
 from wpt_bench.running.loop import execute
 from wpt_bench.running.plan import Layout, Selection, identities, select
@@ -185,6 +186,18 @@ def test_through_storage_it_ends_the_same(
         assert perform_with_storage(job, work, killing.silent, patient=False)
         assert exchange.collect(job)
     assert killing.outcome(its, there.out) == killing.outcome(its, layout.out)
+
+
+def test_what_goes_on_from_a_damaged_run_is_not_done_nor_a_crash(
+    made: tuple[killing.Jobs, Layout], data: Dataset, tmp_path: Path
+) -> None:
+    its, layout = made
+    copied = Layout(tmp_path)
+    shutil.copytree(layout.out, copied.out, dirs_exist_ok=True)
+    first = digest(its[1][0])
+    (copied.runs / first / records.ROWS).write_bytes(b"")
+    outcome = run_grid(its[1], copied, data.path, lambda job, share, what: None, workers=1, stages=its[0])
+    assert list(outcome.failed) == [first] and outcome.done == tuple(map(digest, its[0]))
 
 
 @pytest.mark.parametrize("most", [4, pytest.param(30, marks=pytest.mark.chaos)])

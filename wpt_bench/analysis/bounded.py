@@ -56,8 +56,12 @@ def _refusal(path: Path, contents: str) -> str:
     program = [sys.executable, "-P", "-m", __name__, str(path)]  # -P: no module of the folder that it is started in
     alone = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"}  # the others reserve more than they use
     tried = subprocess.run(program, env=alone, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    too_much = f"that takes more than {MOST_MEMORY >> 20} MiB of memory"
-    return (tried.stdout.strip() or too_much) if tried.returncode else ""
+    if not tried.returncode:
+        return ""
+    said = tried.stderr.strip().rpartition("\n")[2]
+    if tried.returncode < 0 or "MemoryError" in said or "bad_alloc" in tried.stderr:  # or a signal took it
+        said = f"that takes more than {MOST_MEMORY >> 20} MiB of memory"
+    return tried.stdout.strip() or said
 
 
 def _try_out(path: Path) -> str:

@@ -364,6 +364,13 @@ def _settle(found: Found) -> tuple[Found, list[Absent]]:
                 stale.append(_absent(one.run, _other(what, choice, chosen[within(one.run.identity)])))
         kept = remaining
 
+    if any(_is_plain(one.run.identity) for one in kept):  # those of a level alone are none of a grid
+        stale += [
+            _absent(one.run, "of an experiment, on part of the data or in a sequence of tasks")
+            for one in kept
+            if not _is_plain(one.run.identity)
+        ]
+        kept = [one for one in kept if _is_plain(one.run.identity)]
     narrow("version of the suite", lambda i: i.suite_version, newest=True)
     narrow("version of the method", lambda i: i.method_version, lambda i: i.method, newest=True)
     narrow("budget", lambda i: i.budget)
@@ -386,6 +393,11 @@ def _settle(found: Found) -> tuple[Found, list[Absent]]:
         else:
             cells[cell] = one
     return list(cells.values()), stale
+
+
+def _is_plain(identity: Identity) -> bool:
+    """Whether a run has all of the data, and a task of its own."""
+    return not identity.subset and identity.earlier is None
 
 
 def _other(what: str, its: Hashable, tables: Hashable) -> str:

@@ -169,7 +169,8 @@ def _retrieved_return(selection: Selection, layout: Layout, dataset: Dataset, ta
         run = _read(layout.runs / digest(identity)) if identity.task == task.name else None
         if run is not None and identity.method != "wpt-random-replay":
             chosen += [int(index) for index in run.diagnostics.get("retrieved", [])]
-    chosen = [index for index in chosen if dataset.episodes[index].scene == task.scene]
+    stored = dict(enumerate(dataset.episodes))  # episodes of earlier tasks of a sequence are in no data set
+    chosen = [index for index in chosen if index in stored and stored[index].scene == task.scene]
     if not chosen:
         return None
     unique = sorted(set(chosen))

@@ -40,10 +40,14 @@ class Exchange:
         for stage in dict.fromkeys(job.stage for job in jobs if isinstance(job, Identity) and job.stage):
             if is_done(self._work.layout, stage):
                 self._share(f"stages/{stage}", self._work.layout.stage(stage))
-        for run in dict.fromkeys(job.after for job in jobs if isinstance(job, Identity) and job.after):
-            folder = self._work.layout.runs / run
-            if (folder / records.RECORD).exists() and records.read_run(folder).status == "done":
-                self._share(f"runs/{run}", folder)
+        for job in jobs:
+            after = job.after if isinstance(job, Identity) else None
+            while after and (self._work.layout.runs / after / records.RECORD).exists():
+                folder = self._work.layout.runs / after
+                run = records.read_run(folder)
+                if run.status == "done":
+                    self._share(f"runs/{after}", folder)
+                after = run.identity.after
 
     def collect(self, job: Job) -> bool:
         """Fetches what there is of a job; False if there is nothing."""

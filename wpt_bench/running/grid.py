@@ -141,6 +141,8 @@ def run_grid(
     exchange = Exchange(work) if storage else None
     grid = _Grid({records.digest(job): job for job in jobs}, work, report, retries, exchange)
     for job_id, job in list(grid.waiting.items()):
+        if job_id not in grid.waiting:  # what it starts from is damaged
+            continue
         try:
             if _is_done(job, layout) or (exchange and exchange.finished(job) and _is_done(job, layout)):
                 del grid.waiting[job_id]

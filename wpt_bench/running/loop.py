@@ -206,11 +206,12 @@ class _Loop:
 
     def _choose(self, dataset: Dataset) -> list[int]:
         identity, subset = self.identity, msgspec.convert(self.identity.subset, Subset)
-        indices = choose(dataset, subset, None if self.method.shared else self.task.scene)
+        if self.method.shared:  # it learned before, and sees none of it here
+            return []
+        indices = choose(dataset, subset, self.task.scene)
         if subset.irrelevant is None:
             return indices
-        count = identity.settings.get("retrieved", len(indices))
-        mixture = (identity.observation, subset.irrelevant, count, identity.seed)
+        mixture = (identity.observation, subset.irrelevant, identity.settings["retrieved"], identity.seed)
         return mixed(dataset, indices, self.task, *mixture)
 
     def go(self, episodes: int | None, trackers: Sequence[str], stack: ExitStack) -> None:

@@ -186,6 +186,10 @@ def select(
             )
     if grid.sequence:
         _refuse_sequence(chosen_tasks, chosen)
+    if grid.subset.irrelevant is not None:
+        for method in chosen:
+            if method.shared or "retrieved" not in {field.name for field in msgspec.structs.fields(method.settings)}:
+                raise UserError(f"{method.name} retrieves nothing, so that no episode is irrelevant; choose another.")
     return Selection(suite, profile, grid, chosen_tasks, chosen)
 
 
@@ -318,7 +322,7 @@ def _identity(selection: Selection, suite: Suite, task: Task, method: Method, se
         settings=msgspec.to_builtins(settings(selection, method)),
         data=None if without_data else data,
         stage=None if stage is None else digest(stage),
-        subset={} if without_data else msgspec.to_builtins(grid.subset),
+        subset={} if without_data or method.shared else msgspec.to_builtins(grid.subset),
     )
 
 

@@ -19,6 +19,7 @@ from wpt_bench.running.loop import execute
 from wpt_bench.running.machine import prepare_process
 from wpt_bench.running.plan import Layout, new_run, resolve, select, stages
 from wpt_bench.running.provenance import provenance
+from wpt_bench.running.sequence import before_in_sequence
 from wpt_bench.running.stages import is_done, make, read_stage
 
 EPISODES = 3
@@ -30,7 +31,7 @@ TOLERANCE = 0.01
 
 _DECLARED = ("family", "data_access", "embodiment", "score", "score_scale", "episode_length", "online")
 """Fields of a record that follow from its identity, though its id is no hash of them."""
-_OF_THE_GRID = ("evaluation_every", "evaluation_episodes", "precision")
+_OF_THE_GRID = ("evaluation_every", "evaluation_episodes", "precision", "inputs")
 """What of a protocol the profile decides; the rest is the suite's and the code's."""
 
 
@@ -156,7 +157,10 @@ def _ensure_stage(identity: Identity, stage: str, layout: Layout, data: Path | N
     selection = select(identity.suite, profiles.load(identity.profile), (), (identity.method,), (identity.seed,))
     wanted = {records.digest(one): one for one in stages(selection, identity.data)}
     if stage not in wanted:
-        raise UserError(f"{missing}, and the profile {identity.profile} makes another one here: it has changed since.")
+        raise UserError(
+            f"{missing}, and the profile {identity.profile} alone makes another one: it has changed since, or the run "
+            "is of an experiment, which makes what it starts from; run that first."
+        )
     make(wanted[stage], layout, data, progress)
 
 
@@ -166,6 +170,9 @@ def _train(identity: Identity, layout: Layout, data: Path | None, progress: Prog
         there = Layout(Path(folder))
         if identity.stage is not None:
             (there.out / "stages").symlink_to((layout.out / "stages").absolute(), target_is_directory=True)
+        there.runs.mkdir(parents=True)
+        for before in before_in_sequence(identity, layout):
+            (there.runs / before.id).symlink_to((layout.runs / before.id).absolute(), target_is_directory=True)
         execute(identity, there, data, progress, episodes=episodes)
         return records.read_episodes(there.runs / records.digest(identity))
 
@@ -210,7 +217,7 @@ def _as_told(again: Sequence[Episode], recorded: Sequence[Episode]) -> list[Epis
 
 def _unequal(run: str, recorded: Sequence[Episode], again: Sequence[Episode]) -> list[str]:
     """One sentence for each row that is not bit for bit the recorded one, but for its clock."""
-    theirs, ours = ({(row.kind, row.env_step, row.index): row for row in rows} for rows in (recorded, again))
+    theirs, ours = ({(row.kind, row.env_step, row.index, row.task): row for row in rows} for rows in (recorded, again))
     said = [f"Run {run} has a row twice within its first {len(again)}."] if len(theirs) < len(recorded) else []
     for key in dict.fromkeys([*theirs, *ours]):
         its, made = theirs.get(key), ours.get(key)
