@@ -176,3 +176,18 @@ def test_who_retrieves_nothing_has_no_irrelevant_episodes() -> None:
     for method in ("iql", "mt-iql", "sac"):
         with pytest.raises(UserError, match=f"{method} retrieves nothing"):
             select("metaworld", profile, (), (method,))
+
+
+def test_an_experiment_of_other_data_or_versions_is_left_out_and_said_so() -> None:
+    profile = profiles.load("smoke")
+    plan = experiment.plan(
+        experiments.load("ablation"), experiment.grids(experiments.load("ablation"), "dmc", profile), "data"
+    )
+    assert experiment.current([plan], "data") == ([plan], [])
+    for data in ("other", None):
+        kept, (said,) = experiment.current([plan], data)
+        assert not kept and "ablation was made with another data set" in said
+    arm = plan.arms[0]
+    older = msgspec.structs.replace(arm, runs=[msgspec.structs.replace(run, method_version=0) for run in arm.runs])
+    kept, (said,) = experiment.current([msgspec.structs.replace(plan, arms=[older, *plan.arms[1:]])], "data")
+    assert not kept and "with other versions of methods" in said and "--suite dmc --profile smoke" in said

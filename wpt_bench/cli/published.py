@@ -25,6 +25,7 @@ from wpt_bench.cli.console import (
     print_json,
     progress_bar,
 )
+from wpt_bench.protocol import UserError
 
 
 @command(app, "wpt-bench publish dmc · wpt-bench publish metaworld --profile lite --to results")
@@ -37,13 +38,20 @@ def publish(
     """Packs the finished runs of a suite and profile, with every figure, into a folder to commit."""
     from wpt_bench.analysis import publish as publishing
     from wpt_bench.running import bench as benching
+    from wpt_bench.running.experiment import current
     from wpt_bench.running.plan import Layout, identities, select
 
     selection, layout = select(suite, profiles.load(profile)), Layout(out)
     name, known = selection.profile.name, registry.suite(suite).name
     dataset = benching.find_data(selection, layout)
     plans, faults = records.find_plans(layout.plans, known, name)
-    for fault in faults:
+    if plans and dataset is None:
+        raise UserError(
+            f"Which runs are of experiments is told by their data set, and {layout.data(suite, name)} is not there; "
+            f"collect it: wpt-bench data collect {suite} --profile {profile}."
+        )
+    plans, outdated = current(plans, dataset.digest if dataset else None)
+    for fault in (*faults, *outdated):
         errors.print(f"Left out: {plain(fault)}", highlight=False, soft_wrap=True)
     command = f"wpt-bench publish {suite} --profile {profile} --to {to}" + ("" if out == OUT else f" --out {out}")
     folder = to / f"{known}-{name}"

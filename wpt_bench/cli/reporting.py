@@ -96,12 +96,15 @@ def report_grid(selection: Any, layout: Any, as_json: bool) -> None:
     from wpt_bench.analysis.experiment import summarise
     from wpt_bench.analysis.scores import Reading
     from wpt_bench.running import bench as benching
+    from wpt_bench.running.experiment import current
     from wpt_bench.running.plan import identities
 
     suite, profile = selection.suite, selection.profile.name
     dataset = benching.find_data(selection, layout)
     expected = identities(selection, dataset.digest if dataset else None)
     reading, (plans, faults) = Reading(layout.runs), records.find_plans(layout.plans, suite, profile)
+    plans, outdated = current(plans, dataset.digest if dataset else None)
+    faults += outdated
     comparisons = compare_runs(reading, suite=suite, profile=profile, expected=expected, plans=plans)
     found = [summarise(plan, reading) for plan in plans]
     with progress_bar("computing labels") as progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wpt_bench import records
+from wpt_bench import records, registry
 from wpt_bench.experiments import Experiment, Factor, Level, vary
 from wpt_bench.profiles import Profile
 from wpt_bench.records import Arm, Plan
@@ -73,3 +73,30 @@ def keep(plan: Plan, layout: Layout) -> None:
     path = layout.plan(plan.suite, plan.profile, plan.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     records.write_atomic(path, records.encode_checked(plan))
+
+
+def current(plans: Sequence[Plan], data: str | None) -> tuple[list[Plan], list[str]]:
+    """Plans whose runs are of the data set and the versions there are now, and a sentence for each of the others.
+
+    ``data`` is the digest of the data set; None where there is none.
+    """
+    kept, said = [], []
+    for plan in plans:
+        runs = [run for arm in plan.arms for run in arm.runs]
+        known = registry.methods()
+        other = [
+            run
+            for run in runs
+            if run.method not in known
+            or run.method_version != known[run.method].version
+            or run.suite_version != registry.suite(plan.suite).version
+        ]
+        what = "other versions of methods" if other else "another data set"
+        if other or any(run.data not in (None, data) for run in runs):
+            said.append(
+                f"The experiment {plan.name} was made with {what} than there is now and is left out; run it again: "
+                f"wpt-bench experiment {plan.name} --suite {plan.suite} --profile {plan.profile}."
+            )
+        else:
+            kept.append(plan)
+    return kept, said

@@ -12,6 +12,7 @@ from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import UserError
 from wpt_bench.records import Identity, RecordError
 from wpt_bench.running.exchange import Exchange, Stored
+from wpt_bench.running.experiment import current
 from wpt_bench.running.jobs import WORKER_DIED, Ended, Job, JobError, Report, Start, Work
 from wpt_bench.running.local import LocalPool
 from wpt_bench.running.loop import CHECKPOINT_SECONDS, Busy, lock
@@ -85,8 +86,9 @@ def stale(wanted: Sequence[Identity], layout: Layout) -> list[Identity]:
         return (identity.suite, identity.profile, identity.method, identity.task, str(identity.seed))
 
     ids, cells = {records.digest(identity) for identity in wanted}, {cell(identity) for identity in wanted}
+    data = next((identity.data for identity in wanted if identity.data), None)
     for suite, profile in {(identity.suite, identity.profile) for identity in wanted}:
-        ids |= records.planned(records.find_plans(layout.plans, suite, profile)[0])
+        ids |= records.planned(current(records.find_plans(layout.plans, suite, profile)[0], data)[0])
     found = []
     for folder in records.find_runs(layout.runs):
         try:
