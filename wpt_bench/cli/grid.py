@@ -67,7 +67,7 @@ def pretrain(
     selection, layout = select(suite, profiles.load(profile), parts(tasks), (), seeds_in(seeds)), Layout(out)
     where = where_made(workers, device, executor, address, gpus_per_run, storage)
     dataset = data_set(selection, layout, workers, yes)
-    with grid_bars(job_names(stages_of([selection], dataset).values())) as show:
+    with grid_bars(job_names(stages_of([selection], dataset.digest).values())) as show:
         stages = benching.ensure_stages(selection, layout, dataset, show, retries=retries, **where)
     rows = [
         {"stage": stage.id, "seed": stage.identity["seed"]}
@@ -293,6 +293,7 @@ def _dry_run(selections: Sequence[Any], layout: Any, workers: int) -> None:
     from wpt_bench.running import bench as benching
     from wpt_bench.running import grid
     from wpt_bench.running.plan import together
+    from wpt_bench.running.stages import is_done
 
     needing = [one for one in selections if one.needs_data]
     selection = (needing or selections)[0]
@@ -312,8 +313,13 @@ def _dry_run(selections: Sequence[Any], layout: Any, workers: int) -> None:
     )
     cost = benching.estimate(selection, layout, pending, workers=workers)
     if missing:
+        console.print(f"To be collected first: {', '.join(missing)}.", highlight=False)
+    shared = stages_of(needing, dataset.digest if dataset and not missing else "not collected")
+    if first := [stage for stage in shared if not is_done(layout, stage)]:
         console.print(
-            f"To be collected first: {', '.join(missing)}; then what several runs share is trained.", highlight=False
+            f"Then {len(first)} pre-training{'s' if len(first) > 1 else ''} (or agents that tasks share), beyond the hours "
+            "below.",
+            highlight=False,
         )
     basis = "from finished runs" if cost.measured else "from the profile"
     console.print(

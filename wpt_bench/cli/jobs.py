@@ -19,12 +19,12 @@ def data_set(selection: Any, layout: Any, workers: int, yes: bool) -> Any:
         return benching.ensure_data(selection, layout, progress, asking(yes), workers=workers)
 
 
-def stages_of(selections: Sequence[Any], dataset: Any) -> dict[str, Any]:
-    """What the runs of several grids start from, by id."""
+def stages_of(selections: Sequence[Any], data: str) -> dict[str, Any]:
+    """What the runs of several grids start from, by id; ``data`` is the digest of the data set."""
     from wpt_bench.records import digest
     from wpt_bench.running.plan import stages
 
-    return {digest(stage): stage for selection in selections for stage in stages(selection, dataset.digest)}
+    return {digest(stage): stage for selection in selections for stage in stages(selection, data)}
 
 
 def job_names(jobs: Iterable[Any]) -> dict[str, str]:
@@ -71,7 +71,7 @@ def make_runs(
     needing = [selection for selection in selections if selection.needs_data]
     dataset = data_set(needing[0], layout, where["workers"], yes) if needing else None
     runs = together(selections, dataset.digest if dataset else None)
-    stages = stages_of(needing, dataset)
+    stages = stages_of(needing, dataset.digest) if dataset else {}
     names = job_names([*stages.values(), *runs.values()])
     with grid_bars(names) as show:
         outcome = grid.run_grid(
