@@ -317,8 +317,7 @@ def _dry_run(selections: Sequence[Any], layout: Any, workers: int) -> None:
     shared = stages_of(needing, dataset.digest if dataset and not missing else "not collected")
     if first := [stage for stage in shared if not is_done(layout, stage)]:
         console.print(
-            f"Then {len(first)} pre-training{'s' if len(first) > 1 else ''} (or agents that tasks share), beyond the hours "
-            "below.",
+            f"Then {len(first)} pre-trainings, or agents that tasks share, beyond the hours below.",
             highlight=False,
         )
     basis = "from finished runs" if cost.measured else "from the profile"
