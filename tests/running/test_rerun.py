@@ -198,7 +198,7 @@ def test_a_missing_stage_is_made_or_said_with_the_command(
     assert again(record, Layout(tmp_path), episodes=1).reproduced
     assert (tmp_path / "stages" / identity.stage / "weights.safetensors").exists()
     other = msgspec.structs.replace(identity, stage="0" * 16)
-    with pytest.raises(UserError, match="the profile smoke alone makes another one: it has changed since, or the run is of"):
+    with pytest.raises(UserError, match="the profile smoke alone makes another one: it has changed since, or"):
         rerun(msgspec.structs.replace(record[0], identity=other), record[1], Layout(tmp_path), small.silent)
 
 
