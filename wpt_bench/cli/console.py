@@ -17,6 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from typer.core import TyperCommand
 
 from wpt_bench import records
 from wpt_bench.protocol import UserError
@@ -66,8 +67,22 @@ WORKERS_TO_PLAN = "1,2,4,8,16,32,64,128,256,512,1000"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def command(group: typer.Typer, examples: str, name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Registers a command whose user errors end in one sentence and a non-zero exit."""
+def command(
+    group: typer.Typer, examples: str, name: str | None = None, failed: int = 1
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Registers a command whose user errors end in one sentence and exit code ``failed``.
+
+    A command line that cannot be parsed ends with 2, or with ``failed`` where that is above, for then 2 means more.
+    """
+
+    class Command(TyperCommand):
+        def parse_args(self, *args: Any) -> list[str]:
+            try:
+                return super().parse_args(*args)
+            except Exception as error:
+                if getattr(error, "exit_code", None) == 2:
+                    error.exit_code = max(2, failed)  # type: ignore[attr-defined]
+                raise
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
@@ -85,14 +100,14 @@ def command(group: typer.Typer, examples: str, name: str | None = None) -> Calla
                 raise typer.Exit(130) from None
             except (UserError, RecordError) as error:
                 errors.print(f"[red]Error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
-                raise typer.Exit(1) from None
+                raise typer.Exit(failed) from None
             except OSError as error:
                 if (message := records.unwritable(error)) is None:
                     raise
                 errors.print(f"[red]Error:[/] {plain(message)}", highlight=False, soft_wrap=True)
-                raise typer.Exit(1) from None
+                raise typer.Exit(failed) from None
 
-        group.command(name, epilog=f"Examples: {examples}")(guarded)
+        group.command(name, cls=Command, epilog=f"Examples: {examples}")(guarded)
         return guarded
 
     return register

@@ -1,0 +1,125 @@
+"""The gate's verdict for people: on the console, and as Markdown for a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from wpt_bench.analysis.aggregate import three
+from wpt_bench.analysis.gate import FIGURES, Change
+from wpt_bench.analysis.regression import ErrorRate, Regression
+
+HEADINGS = ("method", "figure", "task", "before", "now", "difference [95%]", "better", "p")
+SHORT = {"auc": "AUC", "score": "final"}
+RATES = ("candidate", "seeds", "against", "runs", "effect", "pass", "regressed", "inconclusive")
+
+
+def sentence(found: Regression) -> str:
+    """The verdict with the change that decides it."""
+    verdict = found.verdict
+    if verdict.worse:
+        first = min(verdict.worse, key=lambda change: (change.p, change.difference.value))
+        more = len(verdict.worse) - 1
+        others = f", and {more} more of the figures below" if more else ""
+        return (
+            f"{_name(first)} fell from {three(first.baseline)} to {three(first.candidate)} "
+            f"(difference {_difference(first)}, adjusted p = {_p(first.p)}){others}."
+        )
+    if verdict.answer == "pass":
+        return f"Nothing became worse, and no method lost more than {verdict.margin:.0%} of a figure over all tasks."
+    first = min(verdict.open, key=lambda change: change.difference.value)
+    return (
+        f"Nothing is shown to be worse, but {_name(first)} may have lost more than {verdict.margin:.0%} of "
+        f"{three(first.baseline)} (difference {_difference(first)}); more seeds decide it."
+    )
+
+
+def show(found: Regression, console: Console) -> None:
+    """Prints the verdict, its figures and its notes."""
+    table = Table(title=_title(found), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in HEADINGS:
+        table.add_column(heading, justify="left" if heading in HEADINGS[:3] else "right")
+    for row in _rows(found):
+        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+    console.print(table)
+    colour = {"pass": "green", "regressed": "red", "inconclusive": "yellow"}[found.verdict.answer]
+    said = sentence(found).replace("[", "\\[")
+    console.print(f"[{colour}]{found.verdict.answer}[/]: {said}", highlight=False, soft_wrap=True)
+    for note in found.notes:
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
+
+
+def markdown(found: Regression) -> str:
+    """The same as a comment for a pull request."""
+    lines = [f"### Sample efficiency: {found.verdict.answer}", "", sentence(found), "", f"{_title(found)}.", ""]
+    lines += _table(HEADINGS, _rows(found))
+    if found.notes:
+        lines += ["", *(f"- {note}" for note in found.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def show_rates(rates: Sequence[ErrorRate], console: Console) -> None:
+    """Prints how often the gate errs."""
+    table = Table(title="what the gate answers, in shares of the trials", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in RATES:
+        table.add_column(heading, justify="left" if heading == RATES[0] else "right")
+    for row in map(_rate, rates):
+        table.add_row(*row)
+    console.print(table)
+
+
+def markdown_rates(rates: Sequence[ErrorRate]) -> str:
+    """The same in Markdown."""
+    return "\n".join(_table(RATES, map(_rate, rates))) + "\n"
+
+
+def _rate(rate: ErrorRate) -> tuple[str, ...]:
+    shares = (f"{share:.1%}" for share in (rate.passed, rate.regressed, rate.inconclusive))
+    return rate.arm, str(rate.seeds), str(rate.baseline), str(rate.runs), three(rate.effect, "+"), *shares
+
+
+def _title(found: Regression) -> str:
+    seeds = "; ".join(
+        f"{method}: {before} seeds of the baseline, {after} of the candidate"
+        for method, (before, after) in found.verdict.seeds.items()
+    )
+    return f"{found.suite}, {found.profile}, {found.observation}, {found.budget:,} environment steps ({seeds})"
+
+
+def _rows(found: Regression) -> list[tuple[str, ...]]:
+    return [
+        (
+            change.method,
+            SHORT[change.figure],
+            change.task or "all",
+            three(change.baseline),
+            three(change.candidate),
+            _difference(change),
+            f"{change.improvement.value:.0%}",
+            _p(change.p),
+        )
+        for change in found.verdict.changes
+    ]
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(headings)} |",
+        f"|{'---|' * len(headings)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def _name(change: Change) -> str:
+    return f"{change.method}'s {FIGURES[change.figure]} on {change.task or 'all tasks'}"
+
+
+def _difference(change: Change) -> str:
+    return f"{three(change.difference.value, '+')} {change.difference.corrected}"
+
+
+def _p(value: float) -> str:
+    return f"{value:.4f}"

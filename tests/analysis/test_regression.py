@@ -1,0 +1,133 @@
+"""The gate on real folders, and how often it errs on runs whose scores the test made up."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.planned import arm, plan
+from analysis.synthetic import flat, write
+from wpt_bench.analysis.publish import publish
+from wpt_bench.analysis.regression import compare_folders, error_rates
+from wpt_bench.protocol import UserError
+
+TASKS = ("walker-stand", "walker-walk")
+
+
+def runs(root: Path, level: float, seeds, *, method="wpt", tasks=TASKS, generator=0, **changes) -> Path:
+    rng = np.random.default_rng(generator)
+    for task in tasks:
+        for seed in seeds:
+            write(root / "runs", method, task, seed, flat(float(rng.normal(level, 0.05))), **changes)
+    return root
+
+
+def answer(*folders: Path, **options) -> str:
+    return compare_folders(*folders, **options).verdict.answer
+
+
+def test_folders_are_compared_however_they_are_named(tmp_path):
+    before = runs(tmp_path / "before", 0.6, range(10))
+    worse = runs(tmp_path / "worse", 0.3, range(4), generator=1)
+    alike = runs(tmp_path / "alike", 0.6, range(10), generator=2)
+    publish(before / "runs", tmp_path / "dmc-quick", suite="dmc", profile="quick", command="made up")
+    for baseline in (before, before / "runs", tmp_path / "dmc-quick"):
+        assert (answer(baseline, worse), answer(baseline, alike / "runs")) == ("regressed", "pass")
+    found = compare_folders(before, worse)
+    assert found.verdict.seeds == {"wpt": (10, 4)} and (found.suite, found.profile) == ("dmc", "quick")
+    (whole,) = [change for change in found.verdict.changes if not change.task and change.figure == "auc"]
+    assert (whole.baseline, whole.candidate) == pytest.approx((0.6, 0.3), abs=0.05)
+    assert whole.difference.value == pytest.approx(whole.candidate - whole.baseline)
+
+
+def test_what_else_differs_is_said(tmp_path):
+    before = runs(tmp_path / "before", 0.6, range(6))
+    after = runs(tmp_path / "after", 0.6, range(6), method_version=2, settings={"actor_critic_lr": 1.0}, data="f" * 16)
+    notes = " ".join(compare_folders(before, after).notes)
+    assert "another version (1 before, 2 now)" in notes and "other settings (" in notes and "offline data" in notes
+    assert "safe side" in " ".join(compare_folders(before, before).notes)
+
+
+def test_a_candidate_that_lacks_what_the_baseline_has_is_no_candidate(tmp_path):
+    before = runs(tmp_path / "before", 0.6, range(4))
+    runs(before, 0.2, range(4), method="dreamer")
+    whole = runs(tmp_path / "whole", 0.6, range(4), generator=1)
+    with pytest.raises(UserError, match="no runs of the baseline's method dreamer"):
+        compare_folders(before, whole)
+    assert answer(before, whole, methods=["wpt"]) in ("pass", "inconclusive")
+    part = runs(tmp_path / "part", 0.6, range(4), tasks=TASKS[:1])
+    with pytest.raises(UserError, match="no runs of the baseline's task walker-walk"):
+        compare_folders(before, part, methods=["wpt"])
+    assert answer(before, part, methods=["wpt"], tasks=TASKS[:1]) in ("pass", "inconclusive")
+    write(part / "runs", "wpt", TASKS[1], 0, flat(0.6))
+    with pytest.raises(UserError, match="missing: walker-walk seed 1"):
+        compare_folders(before, part, methods=["wpt"])
+    write(part / "runs", "wpt", TASKS[0], 9, flat(0.6), status="failed")
+    with pytest.raises(UserError, match=r"has \d+ of \d+ runs"):
+        compare_folders(before, part, methods=["wpt"], tasks=TASKS[:1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"budget": 5000}, "budget of 10,000 environment steps, the candidate of 5,000"),
+        ({"protocol": {"action_repeat": 4}}, r"differ in the protocol of walker-stand \(action_repeat"),
+        ({"profile": "lite"}, "holds no runs of suite dmc with profile quick"),
+        ({"observation": "pixels"}, "holds no runs"),
+    ],
+)
+def test_what_is_made_otherwise_is_not_compared(tmp_path, changes, sentence):
+    before = runs(tmp_path / "before", 0.6, range(4))
+    after = runs(tmp_path / "after", 0.6, range(4), **changes)
+    with pytest.raises(UserError, match=sentence):
+        compare_folders(before, after)
+
+
+def test_bad_arguments_end_in_a_sentence(tmp_path):
+    before = runs(tmp_path / "before", 0.6, range(1))
+    (tmp_path / "empty").mkdir()
+    for folders, options, sentence in (
+        ((tmp_path / "nowhere", before), {}, "is no folder"),
+        ((tmp_path / "empty", before), {}, "has no readable runs"),
+        ((before, tmp_path / "empty"), {}, "holds no runs"),
+        ((before, before), {"methods": ["wtp"]}, "no runs of the method 'wtp'; it has wpt"),
+        ((before, before), {"tasks": ["walker"]}, "no runs of the task 'walker'"),
+        ((before, before), {"suite": "metaworld"}, "no readable runs of suite metaworld"),
+        ((before, before), {}, "decides nothing"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            compare_folders(*folders, **options)
+    runs(before, 0.6, range(1), profile="lite")
+    with pytest.raises(UserError, match="dmc lite, dmc quick; say which"):
+        compare_folders(before, before)
+
+
+def published(tmp_path: Path, broken: float, seeds: int = 20) -> Path:
+    """A baseline of twenty seeds at 0.6, and an experiment with one arm elsewhere."""
+    root = runs(tmp_path / "out", 0.6, range(seeds)) / "runs"
+    rng = np.random.default_rng(5)
+    scores = {task: rng.normal(broken, 0.05, 10).tolist() for task in TASKS}
+    other = arm(root, "broken on purpose", "guidance", scores, settings={"guidance": 0.0})
+    made = plan(other, name="gate")
+    publish(root, tmp_path / "dmc-quick", suite="dmc", profile="quick", command="made up", plans=[made])
+    return tmp_path / "dmc-quick"
+
+
+def test_error_rates_are_those_of_disjoint_draws(tmp_path):
+    rates = error_rates(published(tmp_path, 0.4), seeds=[2, 6], trials=100)
+    named = {(rate.arm, rate.seeds): rate for rate in rates}
+    assert set(named) == {(name, size) for name in ("unchanged", "broken on purpose: guidance") for size in (2, 6)}
+    for rate in rates:
+        assert rate.passed + rate.regressed + rate.inconclusive == pytest.approx(1) and rate.baseline == 20 - rate.seeds
+    assert all(named["unchanged", size].regressed <= 0.1 for size in (2, 6))
+    assert all(named["broken on purpose: guidance", size].regressed == 1 for size in (2, 6))
+    assert named["broken on purpose: guidance", 2].effect == pytest.approx(-0.2, abs=0.03)
+    assert (named["unchanged", 6].runs, named["broken on purpose: guidance", 6].runs) == (20, 10)
+
+
+def test_error_rates_of_sizes_that_are_not_there_are_refused(tmp_path):
+    folder = published(tmp_path, 0.4, seeds=5)
+    with pytest.raises(UserError, match="too few of the baseline's 5"):
+        error_rates(folder, seeds=[4], trials=10)
+    with pytest.raises(UserError, match="method 'wtp'"):
+        error_rates(folder, method="wtp", seeds=[2], trials=10)

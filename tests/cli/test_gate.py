@@ -1,0 +1,72 @@
+"""The gate as a person, a program and a CI job call it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from analysis.synthetic import flat, write
+from typer.testing import CliRunner
+
+from wpt_bench.cli import app
+
+
+def call(*arguments: str | Path):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    """Runs of one task at levels of their own, by name."""
+    made = {}
+    for name, level, seeds in (("before", 0.6, 12), ("alike", 0.61, 12), ("worse", 0.2, 4), ("few", 0.6, 2)):
+        for seed in range(seeds):
+            score = level + 0.02 * (-1) ** seed * (seed + 1) / seeds
+            write(tmp_path / name / "runs", "wpt", "walker-stand", seed, flat(score, score - 0.01))
+        made[name] = tmp_path / name
+    for seed, score in enumerate((0.45, 0.75)):
+        write(made["few"] / "runs", "wpt", "walker-stand", seed + 2, flat(score))
+    return made
+
+
+@pytest.mark.parametrize(("candidate", "answer", "code"), [("alike", "pass", 0), ("worse", "regressed", 1)])
+def test_people_programs_and_pull_requests_are_told_the_same(folders, tmp_path, candidate, answer, code):
+    comment = tmp_path / "made" / "comment.md"
+    said = call("compare", folders["before"], folders[candidate], "--markdown", comment)
+    assert said.exit_code == code and f"{answer}: " in said.stdout
+    told = call("compare", folders["before"], folders[candidate], "--json")
+    found = json.loads(told.stdout)
+    assert (told.exit_code, found["answer"], found["exit_code"]) == (code, answer, code)
+    first = found["verdict"]["changes"][0]
+    assert (first["method"], first["figure"], first["task"]) == ("wpt", "auc", "")
+    text = comment.read_text()
+    assert text.startswith(f"### Sample efficiency: {answer}\n") and found["why"] in text
+    rows = [line for line in text.splitlines() if line.startswith("| wpt |")]
+    assert len(rows) == 2 and f"{first['baseline']:.3f}" in rows[0] and f"{first['p']:.4f}" in rows[0]
+
+
+def test_what_few_seeds_cannot_say_is_inconclusive(folders):
+    said = call("compare", folders["before"], folders["few"], "--margin", "0.05")
+    assert said.exit_code == 2 and "more seeds decide it" in said.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("before", "nowhere"), ("before",), ("before", "worse", "--marign", "0.1"), ("before", "worse", "--alpha", "7")],
+)
+def test_an_error_is_no_answer(folders, arguments):
+    """Neither regressed nor inconclusive, which a CI job may let pass."""
+    said = call("compare", *(folders.get(argument, argument) for argument in arguments))
+    assert said.exit_code == 3 and "Traceback" not in said.output and "Error" in said.stderr
+
+
+def test_a_comment_that_cannot_be_written_is_an_error(folders, tmp_path):
+    (tmp_path / "file").touch()
+    said = call("compare", folders["before"], folders["alike"], "--markdown", tmp_path / "file" / "comment.md")
+    assert said.exit_code == 3 and "Error" in said.stderr
+
+
+def test_error_rates_are_printed(folders):
+    said = call("error-rates", folders["before"], "--seeds", "3", "--trials", "20", "--json")
+    (rate,) = json.loads(said.stdout)
+    assert said.exit_code == 0 and (rate["arm"], rate["seeds"], rate["trials"]) == ("unchanged", 3, 20)
+    assert "unchanged" in call("error-rates", folders["before"], "--seeds", "3", "--trials", "20").stdout
