@@ -150,9 +150,9 @@ def error_rates(
     whole = _side(table, method, table.tasks)
     arms = {"unchanged": whole}
     for plan in archive.read_experiments(reading.root).plans:
-        for arm in plan.arms:
-            if arm.method == method and not arm.reference:
-                arms[f"{arm.factor}: {arm.level}"] = _side_of(reading, arm.runs, table.tasks)
+        for its in plan.arms:
+            if its.method == method and not its.reference:
+                arms[f"{its.factor}: {its.level}"] = _side_of(reading, its.runs, table.tasks)
     found = []
     for size in seeds:
         if not 1 <= size <= whole.seeds - 2:
