@@ -30,7 +30,7 @@ def list_(
         raise registry.nearest("listing", what, listings)
     rows = listings[what]()
     if not as_json:  # what fits a terminal
-        wide = ("paper", "version", "online", "tuning", "tuning_evaluations")
+        wide = ("paper", "version", "online", "tuning", "tuning_evaluations", "memory_gib", "disk_gib", "observation")
         rows = [{key: value for key, value in row.items() if key not in wide} for row in rows]
     print_rows(rows, as_json, title=what)
 
