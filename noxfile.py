@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2023.4.22"
 nox.options.sessions = ["lint", "tests"]
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parent
 ENVIRONMENT = ROOT / ".nox" / "wpt-bench"
 PYTHON = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 PATIENCE = 60  # seconds that a benchmark gets after Ctrl-C to put its work away
+INCONCLUSIVE = 2  # what wpt-bench compare ends with
 
 
 @nox.session(python=False)
@@ -101,6 +103,38 @@ def perf(session: nox.Session) -> None:
     switched_on = "--override-ini=addopts="  # pyproject's switch benchmarks off
     session.run(PYTHON, "-m", "pytest", "tests/benchmarks", switched_on, *options, *session.posargs)
     session.run(PYTHON, "tests/benchmarks/table.py", "out/perf/benchmarks.json")
+
+
+@nox.session(python=False)
+def regression(session: nox.Session) -> None:
+    """Has sample efficiency or throughput become worse? Runs of the code as it is against what results/ has."""
+    out = ROOT / "out" / "regression" / code_digest(ROOT)
+    bench(session, "run", "metaworld", "--profile", "gate", "--yes", "--out", str(out))
+    measured, comment = out / "throughput.json", out.parent / "comment.md"
+    options = ("--override-ini=addopts=", "-q", f"--benchmark-json={measured}", "--benchmark-quiet")
+    session.run(PYTHON, "-m", "pytest", "tests/benchmarks/test_throughput.py", *options, env={"OMP_NUM_THREADS": "1"})
+    slower = False
+    try:
+        session.run(PYTHON, "tests/benchmarks/throughput.py", measured)
+    except CommandFailed:  # the runs are judged all the same
+        slower = True
+    sides = (ROOT / "results" / "metaworld-gate", out)
+    compare = (PYTHON.with_name("wpt-bench"), "compare", *sides, "--markdown", comment)
+    session.run(*compare, success_codes=[0, INCONCLUSIVE])
+    answer = comment.read_text().partition("\n")[0].removeprefix("### ")
+    (session.warn if answer.endswith("inconclusive") else session.log)(answer)
+    if slower:
+        session.error("Throughput is worse, or could not be compared: see above.")
+
+
+def code_digest(root: Path) -> str:
+    """Of everything that a run's behaviour follows from: runs of other code are never taken for this code's."""
+    rooms = (root / "wpt_bench", root / "baselines", root / "suites")
+    sources = [path for room in rooms for path in room.rglob("*") if path.suffix in (".py", ".toml")]
+    whole = hashlib.sha256()
+    for path in sorted(sources):
+        whole.update(b"%s\0%s\0" % (path.relative_to(root).as_posix().encode(), path.read_bytes()))
+    return whole.hexdigest()[:16]
 
 
 def bench(session: nox.Session, *command: str) -> None:

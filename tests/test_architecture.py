@@ -1,6 +1,5 @@
 """The arrows between the rooms, as pyproject.toml draws them, and a check that the drawing can fail."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -15,14 +14,6 @@ def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     command = ["--config", str(ROOT / "pyproject.toml"), "--no-cache"]
     program = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()", *command]
     return subprocess.run(program, cwd=folder, capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module")
-def noxfile() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("noxfile", ROOT / "noxfile.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -92,11 +92,17 @@ def test_states_from_the_memory_map(benchmark, episodes):
 
 
 def test_states_from_replay(benchmark):
+    replay = states(20_000)
+    judge(benchmark, partial(replay.sample, BATCH, 32), partial(plain, replay.episodes, BATCH, 32))
+
+
+def states(rows: int) -> Replay:
+    """Noise."""
     replay = Replay((24,), np.float32, 6, Units.identity(24), 100_000)
     rng = np.random.default_rng(0)
-    for row in range(20_000):
+    for row in range(rows):
         replay.add(rng.standard_normal(24), None if row % 501 == 0 else np.zeros(6), 0.0, row % 501 == 0)
-    judge(benchmark, partial(replay.sample, BATCH, 32), partial(plain, replay.episodes, BATCH, 32))
+    return replay
 
 
 def judge(benchmark, ours: Callable[[np.random.Generator], Batch], plain: Callable[[np.random.Generator], Arrays]):

@@ -38,8 +38,9 @@ COMMON = Settings(
 ROUNDS = 9
 
 
-def lite() -> Settings:
-    profile = profiles.load("lite")
+def settings_of(name: str) -> Settings:
+    """WPT's settings in a profile."""
+    profile = profiles.load(name)
     return msgspec.convert({"world_model": profile.world_model, **profile.settings["wpt"]}, Settings)
 
 
@@ -76,7 +77,7 @@ def learner(settings: Settings, observation: str, precision: str) -> WPTAgent:
     ],
 )
 def test_update(benchmark, monkeypatch, name, observation, precision, threads, published):
-    settings = COMMON if name == "common" else lite()
+    settings = COMMON if name == "common" else settings_of(name)
     if not benchmark.enabled:
         settings = msgspec.structs.replace(
             settings, world_model=toy.SIZE, units=32, batch=4, length=8, horizon=3, starts=8

@@ -10,20 +10,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+EXAMPLE = Path(__file__).parent / "example_method"
 SOURCES = ("wpt_bench", "baselines", "reports", "results", "suites", "pyproject.toml", "README.md", "LICENSE")
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
 def _pip_install(source: Path, target: Path) -> None:
+    """Installs one package, and none of its dependencies, into a folder of its own, without a network."""
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--target", str(target)]
     command = [sys.executable, "-m", "pip", "install", *options, str(source)]
     subprocess.run(command, env=os.environ | OFFLINE, check=True)
-
-
-@pytest.fixture(scope="session")
-def pip_install() -> Callable[[Path, Path], None]:
-    """Installs one package, and none of its dependencies, into a folder of its own, without a network."""
-    return _pip_install
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +45,18 @@ def target(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed")
     _pip_install(wheel, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the installed example method and nothing else."""
+    folder = tmp_path_factory.mktemp("example")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("linear_search.py", "pyproject.toml"):
+        (source / name).write_text((EXAMPLE / name).read_text())
+    _pip_install(source, folder / "installed")
+    return folder / "installed"
 
 
 @pytest.fixture

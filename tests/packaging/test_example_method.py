@@ -5,19 +5,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parent / "example_method"
 GRID = ["--profile=smoke", "--tasks=cartpole-balance", "--methods=linear-search", "--seeds=0", "--out=kept"]
-
-
-@pytest.fixture(scope="module")
-def example(pip_install, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("example")
-    source = folder / "source"
-    source.mkdir()
-    for name in ("linear_search.py", "pyproject.toml"):
-        (source / name).write_text((EXAMPLE / name).read_text())
-    pip_install(source, folder / "installed")
-    return folder / "installed"
 
 
 def test_an_installed_method_is_listed(run, target: Path, example: Path) -> None:
