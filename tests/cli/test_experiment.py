@@ -40,3 +40,42 @@ def test_from_nothing_to_a_page(suite: str, tmp_path: Path) -> None:
         assert again.exit_code == 0, again.output + again.stderr
         assert {folder: (folder / records.RECORD).stat().st_mtime_ns for folder in folders} == times
         assert json.loads(again.stdout)
+
+
+SMALL = Path(__file__).with_name("small.toml")
+MINE = """
+name = "mine"
+question = "How long should imagination be?"
+
+[[factors]]
+name = "horizon"
+description = "Agent steps of imagination."
+reference = "profile"
+methods = ["dreamer"]
+levels = [{ name = "profile" }, { name = "3", profile = { settings = { wpt = { horizon = 3 } } } }]
+"""
+
+
+def test_other_seeds_add_to_what_was_begun_until_a_level_changes(tmp_path: Path) -> None:
+    mine, out = tmp_path / "mine.toml", tmp_path / "out"
+    mine.write_text(MINE)
+
+    def call(*options: str) -> tuple[list[tuple[int, int]], str, str]:
+        arguments = ["experiment", str(mine), "--profile", str(SMALL), "--out", str(out), "--workers", "1", "--json"]
+        made = CliRunner().invoke(app, [*arguments, *options])
+        assert made.exit_code == 0, made.output + made.stderr
+        told = json.loads(made.stdout)
+        arms = told["factors"][0]["arms"]
+        return [(arm["done"], arm["expected"]) for arm in arms], made.stderr, Path(told["report"]).read_text()
+
+    assert call("--seeds", "0")[0] == [(1, 1), (1, 1)]
+    runs = sorted((out / "runs").iterdir())
+    found, said, page = call("--seeds", "1")
+    assert found == [(2, 2), (2, 2)] and "in no report" not in said and "--seeds 0,1<" in page
+    found, _, page = call("--seeds", "1", "--tasks", "cartpole-swingup")
+    assert found == [(3, 4), (3, 4)] and "--tasks cartpole-balance,cartpole-swingup --seeds 0,1<" in page
+    assert "2 of 8 runs are missing" in page and len(list((out / "runs").iterdir())) == 6
+    mine.write_text(MINE.replace("3", "2"))
+    found, said, page = call("--seeds", "0")
+    assert found == [(1, 1), (1, 1)] and "other data, versions, levels or sequences" in said
+    assert all(folder.is_dir() for folder in runs)

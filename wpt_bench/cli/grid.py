@@ -168,12 +168,14 @@ def experiment(
     """Makes all runs of an experiment, a profile varied in one thing at a time, and renders what came out.
 
     It goes on where it stopped, and shares runs with the plain grid and with other experiments where nothing differs.
+    Other --tasks or --seeds add to what an earlier call began: the report is of all tasks with all seeds of both, and
+    calls missing what was made with neither. Where data, versions or levels have changed since, it begins anew.
     """
     from wpt_bench.running import experiment as experimenting
     from wpt_bench.running.plan import Layout
 
-    layout, asked = Layout(out), experiments.load(name)
-    varied = experimenting.grids(asked, suite, profiles.load(profile), parts(tasks), seeds_in(seeds))
+    layout, asked, loaded = Layout(out), experiments.load(name), profiles.load(profile)
+    varied = experimenting.grids(asked, suite, loaded, parts(tasks), seeds_in(seeds))
     selections = [one.selection for one in varied]
     if dry_run:
         _dry_run(selections, layout, workers)
@@ -181,11 +183,13 @@ def experiment(
     where = where_made(workers, device, executor, address, gpus_per_run, storage)
     needing = [one for one in selections if one.needs_data]
     dataset = data_set(needing[0], layout, workers, yes) if needing else None
-    plan = experimenting.plan(asked, varied, dataset.digest if dataset else None)
-    experimenting.keep(plan, layout)
+    digest = dataset.digest if dataset else None
+    plan, lost = experimenting.keep(asked, loaded, experimenting.plan(asked, varied, digest), layout, digest)
+    if lost:
+        errors.print(plain(lost), highlight=False, soft_wrap=True)
     failed = make_runs(selections, layout, where, retries, tracker, yes, check=False)
     again = f"wpt-bench experiment {name} --suite {suite} --profile {profile}"
-    again += "".join(f" --{option} {given}" for option, given in (("tasks", tasks), ("seeds", seeds)) if given)
+    again += _narrowed(plan, asked.profile(loaded, suite).grid(suite))
     report_experiment(plan, layout, again, as_json)
     if failed:
         raise typer.Exit(1)
@@ -287,6 +291,19 @@ def plan(
         then += simulate.simulated(identities(selection, digest), (), times)
     rows = [asdict(row) for row in simulate.makespans(first + then, numbers_in(workers, "Workers", 1, 1_000_000))]
     print_rows(rows, as_json, title=f"{len(first)} stages and {len(then)} runs")
+
+
+def _narrowed(plan: Any, own: Any) -> str:
+    """Options that ask for a plan's tasks and seeds, as far as they are not those of the experiment's ``own`` grid."""
+    runs = [run for arm in plan.arms for run in arm.runs]
+    options = ""
+    for option, planned, default in (
+        ("tasks", [run.task for run in runs], own.tasks),
+        ("seeds", sorted(run.seed for run in runs), sorted(own.seeds)),
+    ):
+        chosen = list(dict.fromkeys(planned))
+        options += f" --{option} {','.join(map(str, chosen))}" if chosen != list(default) else ""
+    return options
 
 
 def _dry_run(selections: Sequence[Any], layout: Any, workers: int) -> None:
