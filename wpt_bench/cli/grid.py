@@ -39,7 +39,7 @@ from wpt_bench.cli.console import (
     print_rows,
     seeds_in,
 )
-from wpt_bench.cli.jobs import data_set, job_names, make_runs, stages_of, where_made
+from wpt_bench.cli.jobs import data_of, data_set, job_names, make_runs, stages_of, where_made
 from wpt_bench.cli.reporting import report_experiment, report_grid
 
 
@@ -103,13 +103,15 @@ def run(
 ) -> None:
     """Makes all runs of a grid, methods x tasks x seeds, or goes on with them; makes data and pre-training first."""
     from wpt_bench.running.plan import Layout, select
+    from wpt_bench.running.tracking import chosen
 
     selection = select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
+    layout, trackers = Layout(out), chosen(tracker)
     if dry_run:
-        _dry_run([selection], Layout(out), workers)
+        _dry_run([selection], layout, workers)
     else:
         where = where_made(workers, device, executor, address, gpus_per_run, storage)
-        make_runs([selection], Layout(out), where, retries, tracker, yes)
+        make_runs([selection], data_of([selection], layout, workers, yes), layout, where, retries, trackers)
 
 
 @command(app, "wpt-bench bench dmc · wpt-bench bench metaworld --profile smoke --seeds 0")
@@ -132,11 +134,14 @@ def bench(
 ) -> None:
     """From nothing to a report: data, pre-training, runs, comparison."""
     from wpt_bench.running.plan import Layout, select
+    from wpt_bench.running.tracking import chosen
 
     selection = select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
+    layout, trackers = Layout(out), chosen(tracker)
     where = where_made(workers, device, executor, address, gpus_per_run, storage)
-    failed = make_runs([selection], Layout(out), where, retries, tracker, yes, check=False)
-    report_grid(selection, Layout(out), as_json=False)
+    dataset = data_of([selection], layout, workers, yes)
+    failed = make_runs([selection], dataset, layout, where, retries, trackers, check=False)
+    report_grid(selection, layout, as_json=False)
     if failed:
         raise typer.Exit(1)
 
@@ -173,21 +178,21 @@ def experiment(
     """
     from wpt_bench.running import experiment as experimenting
     from wpt_bench.running.plan import Layout
+    from wpt_bench.running.tracking import chosen
 
-    layout, asked, loaded = Layout(out), experiments.load(name), profiles.load(profile)
+    layout, asked, loaded, trackers = Layout(out), experiments.load(name), profiles.load(profile), chosen(tracker)
     varied = experimenting.grids(asked, suite, loaded, parts(tasks), seeds_in(seeds))
     selections = [one.selection for one in varied]
     if dry_run:
         _dry_run(selections, layout, workers)
         return
     where = where_made(workers, device, executor, address, gpus_per_run, storage)
-    needing = [one for one in selections if one.needs_data]
-    dataset = data_set(needing[0], layout, workers, yes) if needing else None
+    dataset = data_of(selections, layout, workers, yes)
     digest = dataset.digest if dataset else None
     plan, lost = experimenting.keep(asked, loaded, experimenting.plan(asked, varied, digest), layout, digest)
     if lost:
         errors.print(plain(lost), highlight=False, soft_wrap=True)
-    failed = make_runs(selections, layout, where, retries, tracker, yes, check=False)
+    failed = make_runs(selections, dataset, layout, where, retries, trackers, check=False)
     again = f"wpt-bench experiment {name} --suite {suite} --profile {profile}"
     again += _narrowed(plan, asked.profile(loaded, suite).grid(suite))
     report_experiment(plan, layout, again, as_json)
