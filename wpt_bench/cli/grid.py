@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wpt_bench import experiments, profiles, registry
+from wpt_bench import experiments, profiles, records, registry
 from wpt_bench.cli.console import (
     CORES,
     OUT,
@@ -213,15 +213,18 @@ def status(
     storage: Storage = "",
     as_json: Json = False,
 ) -> None:
-    """Says which runs of a grid are pending, running, interrupted, done, failed, damaged or stale, and why.
+    """Says which runs of a grid, and of experiments with its profile that were begun, are pending, running,
+    interrupted, done, failed, damaged or stale, and why.
 
     begun: with --storage, a cluster's worker has begun it there; whether it still works on it, storage cannot tell.
     interrupted: a process that worked on it died; the command that began it goes on with it. stale: made with other
-    settings, data or versions than the grid's now; it is in no report. damaged: the sentence says what to delete.
+    settings, data or versions than the grid and the experiments have now; it is in no report. damaged: the sentence
+    says what to delete. experiment: the levels that count a run (experiment/factor/level).
     """
     from wpt_bench.running import bench as benching
     from wpt_bench.running import grid
     from wpt_bench.running.exchange import Stored
+    from wpt_bench.running.experiment import current, levels
     from wpt_bench.running.plan import Layout, identities, select
 
     loaded, layout = profiles.load(profile), Layout(out)
@@ -230,13 +233,26 @@ def status(
     for name in [suite] if suite else [name for name in loaded.grids if name in registry.suites()]:
         selection = select(name, loaded, parts(tasks), parts(methods), seeds_in(seeds))
         dataset = benching.find_data(selection, layout)
-        wanted = identities(selection, dataset.digest if dataset else None)
+        digest = dataset.digest if dataset else None
         if stored and selection.needs_data and dataset is None:
             unknown = f"{out} has no {name} data, without which runs that learn from it cannot be looked up in storage"
             errors.print(f"{plain(unknown)}: give the --out of the command that makes them.", soft_wrap=True)
-        found: list[tuple[Any, str, str]] = []
-        found += [(identity, *grid.standing(identity, layout, stored)) for identity in wanted]
-        found += [(identity, "stale", "") for identity in grid.stale(wanted, layout)]
+        plans, faults = records.find_plans(layout.plans, selection.suite, loaded.name)
+        plans, outdated = current(plans, digest)
+        for fault in (*faults, *outdated):
+            errors.print(plain(fault), highlight=False, soft_wrap=True)
+        wanted: dict[str, tuple[Any, list[str]]] = {
+            records.digest(run): (run, []) for run in identities(selection, digest)
+        }
+        wanted |= {
+            run_id: (run, counted)
+            for run_id, (run, counted) in levels(plans).items()
+            if (not tasks or run.task in [task.name for task in selection.tasks])
+            and (not methods or run.method in [method.name for method in selection.methods])
+            and (not seeds or run.seed in selection.grid.seeds)
+        }
+        found = [(run, counted, *grid.standing(run, layout, stored)) for run, counted in wanted.values()]
+        found += [(run, [], "stale", "") for run in grid.stale([run for run, _ in wanted.values()], layout)]
         rows += [
             {
                 "suite": identity.suite,
@@ -244,13 +260,15 @@ def status(
                 "method": identity.method,
                 "seed": identity.seed,
                 "profile": identity.profile,
+                "experiment": counted,
                 "status": state,
                 "why": why,
             }
-            for identity, state, why in found
+            for identity, counted, state, why in found
         ]
-    if not as_json and not any(row["why"] for row in rows):
-        rows = [{key: value for key, value in row.items() if key != "why"} for row in rows]
+    if not as_json:
+        empty = [key for key in ("experiment", "why") if not any(row[key] for row in rows)]
+        rows = [{key: value for key, value in row.items() if key not in empty} for row in rows]
     print_rows(rows, as_json, title=f"runs in {out}")
 
 

@@ -9,7 +9,7 @@ from wpt_bench import records, registry
 from wpt_bench.experiments import Experiment, Factor, Level, vary
 from wpt_bench.profiles import Profile
 from wpt_bench.protocol import UserError
-from wpt_bench.records import Arm, Plan
+from wpt_bench.records import Arm, Identity, Plan
 from wpt_bench.running.plan import Layout, Selection, identities, select
 
 
@@ -141,3 +141,13 @@ def current(plans: Sequence[Plan], data: str | None) -> tuple[list[Plan], list[s
         else:
             kept.append(plan)
     return kept, said
+
+
+def levels(plans: Sequence[Plan]) -> dict[str, tuple[Identity, list[str]]]:
+    """The runs of experiments by id, each once, with every ``experiment/factor/level`` that counts it."""
+    found: dict[str, tuple[Identity, list[str]]] = {}
+    for plan in plans:
+        for arm in plan.arms:
+            for run in arm.runs:
+                found.setdefault(records.digest(run), (run, []))[1].append(f"{plan.name}/{arm.factor}/{arm.level}")
+    return found

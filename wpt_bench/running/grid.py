@@ -12,7 +12,6 @@ from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import UserError
 from wpt_bench.records import Identity, RecordError
 from wpt_bench.running.exchange import Exchange, Stored
-from wpt_bench.running.experiment import current
 from wpt_bench.running.jobs import WORKER_DIED, Ended, Job, JobError, Report, Start, Work
 from wpt_bench.running.local import LocalPool
 from wpt_bench.running.loop import CHECKPOINT_SECONDS, Busy, lock
@@ -77,18 +76,12 @@ def _standing_here(identity: Identity, layout: Layout) -> tuple[State, str]:
 
 
 def stale(wanted: Sequence[Identity], layout: Layout) -> list[Identity]:
-    """Recorded runs of the same method, task, seed and profile as one of these, that are none of them.
-
-    What an experiment counts, a run at a level that is not the profile's, is not stale.
-    """
+    """Recorded runs of the same method, task, seed and profile as one of these, that are none of them."""
 
     def cell(identity: Identity) -> tuple[str, ...]:
         return (identity.suite, identity.profile, identity.method, identity.task, str(identity.seed))
 
     ids, cells = {records.digest(identity) for identity in wanted}, {cell(identity) for identity in wanted}
-    data = next((identity.data for identity in wanted if identity.data), None)
-    for suite, profile in {(identity.suite, identity.profile) for identity in wanted}:
-        ids |= records.planned(current(records.find_plans(layout.plans, suite, profile)[0], data)[0])
     found = []
     for folder in records.find_runs(layout.runs):
         try:
