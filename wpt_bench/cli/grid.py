@@ -108,7 +108,7 @@ def run(
     selection = select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
     layout, trackers = Layout(out), chosen(tracker)
     if dry_run:
-        _dry_run([selection], layout, workers)
+        _dry_run([selection], selection.profile, layout, workers)
     else:
         where = where_made(workers, device, executor, address, gpus_per_run, storage)
         make_runs([selection], data_of([selection], layout, workers, yes), layout, where, retries, trackers)
@@ -184,7 +184,7 @@ def experiment(
     varied = experimenting.grids(asked, suite, loaded, parts(tasks), seeds_in(seeds))
     selections = [one.selection for one in varied]
     if dry_run:
-        _dry_run(selections, layout, workers)
+        _dry_run(selections, loaded, layout, workers)
         return
     where = where_made(workers, device, executor, address, gpus_per_run, storage)
     dataset = data_of(selections, layout, workers, yes)
@@ -329,9 +329,11 @@ def _narrowed(plan: Any, own: Any) -> str:
     return options
 
 
-def _dry_run(selections: Sequence[Any], layout: Any, workers: int) -> None:
+def _dry_run(selections: Sequence[Any], profile: Any, layout: Any, workers: int) -> None:
+    """Says what grids with variations of a profile, or with the profile itself, would run and cost."""
     from wpt_bench.running import bench as benching
     from wpt_bench.running import grid
+    from wpt_bench.running.estimate import estimate
     from wpt_bench.running.plan import together
     from wpt_bench.running.stages import is_done
 
@@ -351,15 +353,14 @@ def _dry_run(selections: Sequence[Any], layout: Any, workers: int) -> None:
         False,
         title=f"{selection.suite} · {selection.profile.name} · {selection.grid.budget:,} environment steps each",
     )
-    cost = benching.estimate(selection, layout, pending, workers=workers)
     if missing:
         console.print(f"To be collected first: {', '.join(missing)}.", highlight=False)
     shared = stages_of(needing, dataset.digest if dataset and not missing else "not collected")
-    if first := [stage for stage in shared if not is_done(layout, stage)]:
-        console.print(
-            f"Then {len(first)} pre-trainings, or agents that tasks share, beyond the hours below.",
-            highlight=False,
-        )
+    first = [stage for stage_id, stage in shared.items() if not is_done(layout, stage_id)]
+    if first:
+        said = f"Then {len(first)} pre-trainings, or agents that tasks share; the hours below are with them."
+        console.print(said, highlight=False)
+    cost = estimate(profile, selection.suite, layout, [*first, *pending], workers=workers)
     basis = "from finished runs" if cost.measured else "from the profile"
     console.print(
         f"{cost.runs} runs to make on {workers} workers: about {cost.hours:.2f} hours ({basis}); disk about "
