@@ -251,7 +251,8 @@ def status(
             and (not methods or run.method in [method.name for method in selection.methods])
             and (not seeds or run.seed in selection.grid.seeds)
         }
-        found = [(run, counted, *grid.standing(run, layout, stored)) for run, counted in wanted.values()]
+        found: list[tuple[Any, list[str], str, str]] = []
+        found += [(run, counted, *grid.standing(run, layout, stored)) for run, counted in wanted.values()]
         found += [(run, [], "stale", "") for run in grid.stale([run for run, _ in wanted.values()], layout)]
         rows += [
             {
