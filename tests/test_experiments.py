@@ -1,17 +1,21 @@
 """Experiments as files: what fits, what is shared between levels, and what is said of those that do not fit."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace as replaced
 
 from wpt_bench import experiments, profiles
 from wpt_bench.data.store import EpisodeInfo
 from wpt_bench.experiments import Level, vary
 from wpt_bench.protocol import UserError
-from wpt_bench.records import Plan, decode_checked, digest, encode_checked
+from wpt_bench.records import Arm, Plan, decode_checked, digest, encode_checked
 from wpt_bench.running import experiment
 from wpt_bench.running.plan import identities, select, together
 from wpt_bench.running.subset import choose
@@ -191,3 +195,66 @@ def test_an_experiment_of_other_data_or_versions_is_left_out_and_said_so() -> No
     older = msgspec.structs.replace(arm, runs=[msgspec.structs.replace(run, method_version=0) for run in arm.runs])
     kept, (said,) = experiment.current([msgspec.structs.replace(plan, arms=[older, *plan.arms[1:]])], "data")
     assert not kept and "with other versions of methods" in said and "--suite dmc --profile smoke" in said
+
+
+GRID = (("walker-stand", "walker-walk", "walker-run"), (0, 1, 2, 3))
+ASKED = st.tuples(*(st.lists(st.sampled_from(choices), min_size=1, unique=True) for choices in GRID))
+
+
+def planned(name: str, tasks: Sequence[str], seeds: Sequence[int], data: str = "data") -> Plan:
+    loaded = experiments.load(name)
+    return experiment.plan(loaded, experiment.grids(loaded, "dmc", profiles.load("smoke"), tasks, seeds), data)
+
+
+def merged(before: Plan, asked: Plan, data: str = "data") -> Plan | None:
+    return experiment.merge(experiments.load(asked.name), profiles.load("smoke"), before, asked, data)
+
+
+@settings(max_examples=25, deadline=None)
+@given(before=ASKED, asked=ASKED)
+def test_two_calls_make_one_grid_of_all_their_tasks_and_seeds(
+    before: tuple[list[str], list[int]], asked: tuple[list[str], list[int]]
+) -> None:
+    first, second = planned("data", *before), planned("data", *asked)
+    both = merged(first, second)
+    assert both is not None and merged(both, first) == both and merged(both, second) == both
+    wanted = {(task, seed) for task in (*before[0], *asked[0]) for seed in (*before[1], *asked[1])}
+    for arm, *its in zip(both.arms, first.arms, second.arms, strict=True):
+        cells = [(run.task, run.seed) for run in arm.runs]
+        assert set(cells) == wanted and len(cells) == len(wanted)
+        assert cells == sorted(cells, key=lambda cell: cell[1])
+        assert all(run in arm.runs for one in its for run in one.runs)
+
+
+def test_a_sequence_is_added_to_at_its_end_and_by_other_seeds() -> None:
+    stand, walk, run = GRID[0]
+    short, long = planned("adaptation", (stand, walk), (0,)), planned("adaptation", (stand, walk, run), (1,))
+    both = merged(short, long)
+    assert both is not None and both == planned("adaptation", (stand, walk, run), (0, 1)) == merged(long, short)
+    assert merged(short, planned("adaptation", (walk, stand), (1,))) is None
+    assert merged(short, planned("adaptation", (walk,), (0,))) is None
+    assert merged(short, planned("adaptation", ("cheetah-run",), (0,))) is None
+
+
+def test_what_is_of_something_else_is_not_merged() -> None:
+    before, asked = planned("data", GRID[0][:1], (0,)), planned("data", GRID[0][:1], (1,))
+    assert merged(before, planned("data", GRID[0][:1], (1,), "other"), "other") is None
+
+    def changed(arm: Arm, **changes: object) -> Plan:
+        others = [one for one in before.arms if one != arm]
+        return replaced(before, arms=[replaced(arm, runs=[replaced(run, **changes) for run in arm.runs]), *others])
+
+    for arm in before.arms:
+        for changes in ({"method_version": 0}, {"settings": {}}, {"budget": 1}, {"subset": {"share": 0.3}}):
+            assert merged(changed(arm, **changes), asked) is None
+        assert merged(changed(arm, stage="another pre-training"), asked) is None
+        assert merged(replaced(before, arms=[*before.arms, replaced(arm, level="of old")]), asked) is None
+    gone = planned("ablation", GRID[0][:1], (0,))
+    runs = [replaced(run, task="walker-fly") for run in gone.arms[0].runs]
+    assert merged(replaced(gone, arms=[replaced(gone.arms[0], runs=runs)]), gone) is None
+
+
+def test_a_level_that_is_new_is_missing_for_what_was_asked_before() -> None:
+    asked, before = planned("data", GRID[0][:1], (1,)), planned("data", GRID[0][:1], (0,))
+    both = merged(replaced(before, arms=before.arms[:-1]), asked)
+    assert both == planned("data", GRID[0][:1], (0, 1))

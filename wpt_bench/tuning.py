@@ -7,7 +7,9 @@ under the curve, which is what the benchmark asks for (online experience saved) 
 less noisy than the last one; of methods without online steps it is the score.
 
 Trial 0 has the profile's present settings. What trial n tries is a function of the finished trials before it: a search
-that was killed asks for the same again, and its finished runs, known by their settings, are not made twice.
+that was killed asks for the same again, and its finished runs, known by their settings, are not made twice. A trial
+that failed by no fault of its settings (memory, disk, a worker that was killed) is not finished and ends the search
+there; gone on with, the search makes it again.
 """
 
 from __future__ import annotations
@@ -204,7 +206,8 @@ def tune(wanted: Sequence[Search], layout: Layout, trials: int, make: Make) -> l
 
     Raises:
         Busy: another process works on one of them.
-        UserError: the pre-training that trials start from failed, or Optuna's storage cannot be used.
+        UserError: the pre-training that trials start from failed, or a trial by no fault of its settings; or Optuna's
+            storage cannot be used.
         RecordError: a run's record is damaged; nothing was concluded from it.
     """
     with ExitStack() as stack:
@@ -215,13 +218,30 @@ def tune(wanted: Sequence[Search], layout: Layout, trials: int, make: Make) -> l
                 continue
             runs = [run for study, values in asked for run in study.search.runs(values)]
             stages = [stage for study, values in asked for stage in study.search.stages(values)]
-            failed = make(number, runs, stages).failed
+            outcome = make(number, runs, stages)
+            failed = outcome.failed
             for stage in stages:
                 if isinstance(stage, PretrainingIdentity) and digest(stage) in failed:
                     raise UserError(f"Pre-training failed: {failed[digest(stage)]}")
+            lost = []
             for study, values in asked:
-                study.tell(values, [_judged(run, layout, failed) for run in study.search.runs(values)])
+                whys = _lost(study.search.runs(values), outcome)
+                if whys:
+                    lost.append(f"trial {number} of settings.{study.search.table} ({whys[0]})")
+                else:
+                    study.tell(values, [_judged(run, layout, failed) for run in study.search.runs(values)])
+            if lost:
+                raise UserError(
+                    f"By no fault of its settings, {', '.join(lost)} failed and does not count; the same command makes "
+                    "it again."
+                )
         return [study.write() for study in studies]
+
+
+def _lost(runs: Sequence[Identity], outcome: Outcome) -> list[str]:
+    """Why a trial failed, for each of its runs that did, if none of them did by a fault of its settings."""
+    ids = {job for run in runs for job in (digest(run), run.stage) if job in outcome.failed}
+    return [outcome.failed[job] for job in sorted(ids)] if ids <= outcome.machine else []
 
 
 def _judged(identity: Identity, layout: Layout, failed: Mapping[str, str]) -> TrialRun:

@@ -1,12 +1,15 @@
 """Small Parquet files that stand for huge tables: refused in a sentence, and with little memory."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -121,3 +124,16 @@ def test_a_file_is_tried_once_until_it_changes(tmp_path: Path) -> None:
             with pytest.raises(RecordError, match="cannot be read as a table of published episodes"):
                 bounded.open_table(path, FIELDS)
     assert bounded._refusal.cache_info().misses == 2
+
+
+def test_a_file_that_is_never_read_to_its_end_is_given_up(tmp_path: Path) -> None:
+    """A pipe that nobody writes to; the process that waits for it is gone afterwards, and leaves no other behind."""
+    path = tmp_path / "episodes.parquet"
+    os.mkfifo(path)
+    with pytest.raises(RecordError, match="it is no ordinary file"):
+        bounded.open_table(path, FIELDS)
+    begun = time.monotonic()
+    assert "was not finished after 3 s; try again" in bounded._refusal(path, "any contents", 3.0)
+    assert time.monotonic() - begun < 30
+    children = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+    assert not [command for command in children if str(path) in command]

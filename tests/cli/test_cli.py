@@ -153,7 +153,8 @@ def _bench(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
 def test_after_a_bench_everything_is_done_and_whole(benched: Path) -> None:
     runs = json.loads(call("status", "dmc", "--profile", SMALL_PROFILE, "--out", benched, "--json"))
     assert [run["status"] for run in runs] == ["done", "done"]
-    assert {"suite", "task", "method", "seed", "profile", "status", "why"} == runs[0].keys()
+    assert {"suite", "task", "method", "seed", "profile", "experiment", "status", "why"} == runs[0].keys()
+    assert [run["experiment"] for run in runs] == [[], []]
     assert json.loads(call("data", "verify", benched / "data" / "dmc-small", "--json"))["ok"]
     summary = json.loads(call("report", "dmc", "--profile", SMALL_PROFILE, "--out", benched, "--json"))
     assert Path(summary["report"]).exists()
@@ -326,7 +327,12 @@ def test_an_experiment_shares_runs_with_the_grid_and_its_own_are_not_stale(bench
     assert [(arm["level"], arm["done"], arm["expected"]) for arm in arms] == [("profile", 1, 1), ("none", 1, 1)]
     (new,) = {folder.name for folder in (out / "runs").iterdir()} - before
     assert arms[0]["runs"][0] in before and arms[1]["runs"] == [new] and Path(made["report"]).is_file()
-    assert {run["status"] for run in json.loads(call("status", "dmc", *arguments, "--json"))} == {"done"}
+    runs = json.loads(call("status", "dmc", *arguments, "--json"))
+    assert [(run["method"], run["experiment"], run["status"]) for run in runs] == [
+        ("dreamer", [], "done"),
+        ("wpt", ["mine/guidance/profile"], "done"),
+        ("wpt", ["mine/guidance/none"], "done"),
+    ]
     report = json.loads(call("report", "dmc", *arguments, "--json"))
     assert report["tables"][0]["stale"] == [] and [one["name"] for one in report["experiments"]] == ["mine"]
     call("publish", "dmc", *arguments, "--to", tmp_path / "results")

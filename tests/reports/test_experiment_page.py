@@ -148,6 +148,8 @@ def test_the_report_of_methods_has_the_experiments_in_its_sections(experiments, 
     for name in PLACED:
         for factor in experiments.found[name].summary.factors:
             assert factor.description in words
+    asked = "--tasks walker-stand,walker-walk,cheetah-run --seeds 0,1,2"
+    assert f"wpt-bench experiment data --suite dmc --profile quick {asked} goes on with the rest" in words
     for gone in ("none of these runs has one", "none of these runs follows another", "takes runs on several"):
         assert gone not in words
     assert [one["name"] for one in main.json["experiments"]] == list(experiments.found)

@@ -3,17 +3,22 @@
 import dataclasses
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import psutil
 import pytest
+import torch
 
 from running import small
 from wpt_bench import profiles, records, registry, tuning
@@ -24,8 +29,8 @@ from wpt_bench.protocol import Choice, Method, UserError
 from wpt_bench.records import Identity, digest
 from wpt_bench.running import plan
 from wpt_bench.running.grid import Outcome, run_grid
-from wpt_bench.running.jobs import JobError, Work, perform
-from wpt_bench.running.loop import Busy, lock
+from wpt_bench.running.jobs import JobError, Work, failure, perform
+from wpt_bench.running.loop import Busy, Diverged, lock
 from wpt_bench.running.plan import Layout, StageIdentity
 from wpt_bench.tuning import Make, Record, Search, Value, record_file, searches, tune
 
@@ -289,6 +294,90 @@ def test_a_failed_run_fails_its_trial_and_its_evaluations_count(
     assert [run.score is None for run in trial.runs] == [False, True]
     assert "Retrieval needs 20 offline episodes" in trial.runs[1].why
     assert record.evaluations == 3 + trial.runs[1].evaluations
+
+
+def test_a_trial_whose_worker_is_killed_does_not_count_and_is_made_again(
+    calm: tuple[Layout, Record], tmp_path: Path
+) -> None:
+    layout, (search,) = Layout(tmp_path), found(small.profile(), "sac")
+
+    def kill_the_second_run() -> None:
+        rows = layout.runs / digest(search.runs(search.present)[1]) / records.ROWS
+        while not rows.exists():
+            time.sleep(0.01)
+        (worker,) = [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
+        worker.kill()
+
+    killer = threading.Thread(target=kill_the_second_run, daemon=True)
+    killer.start()
+    with pytest.raises(UserError, match=r"trial 0 of settings.sac \(its worker process died.* does not count"):
+        tune([search], layout, 3, on_workers(layout, None))
+    assert not record_file(layout, search.name).exists()
+    (record,) = tune([search], layout, 3, on_workers(layout, None))
+    assert record == calm[1]
+
+
+@pytest.mark.parametrize("fault_of_the_settings", [False, True])
+def test_a_trial_counts_if_one_of_its_runs_failed_by_itself(fault_of_the_settings: bool, tmp_path: Path) -> None:
+    """Beside a run that failed for the machine's sake."""
+    layout, searched = Layout(tmp_path), found(small.profile(), "sac")
+
+    def make(number: int, runs: Sequence[Identity], stages: Sequence[StageIdentity]) -> Outcome:
+        first, second = map(digest, runs)
+        machine = {first} if fault_of_the_settings else {first, second}
+        return Outcome((), {first: "No space.", second: "A loss is not finite."}, frozenset(machine))
+
+    if fault_of_the_settings:
+        (record,) = tune(searched, layout, 1, make)
+        assert [trial.value for trial in record.trials] == [None]
+        assert {run.why for run in record.trials[0].runs} == {"No space.", "A loss is not finite."}
+    else:
+        with pytest.raises(UserError, match=r"By no fault of its settings, trial 0 of settings.sac"):
+            tune(searched, layout, 1, make)
+
+
+def _too_much() -> None:
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def _too_much_of_numpy() -> None:
+    np.empty(2**60, dtype=np.uint8)
+
+
+def _no_such_file() -> None:
+    Path("/nowhere/at/all").read_bytes()
+
+
+def _damaged() -> None:
+    raise records.RecordError("A file is damaged.")
+
+
+def _diverged() -> None:
+    raise Diverged("A loss is not finite.")
+
+
+def _of_another_shape() -> None:
+    torch.zeros(2) @ torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("fail", "machine"),
+    [
+        (_too_much, True),
+        (_too_much_of_numpy, True),
+        (_no_such_file, True),
+        (_damaged, True),
+        (_diverged, False),
+        (_of_another_shape, False),
+    ],
+)
+def test_whose_fault_a_failure_is_survives_the_way_to_the_grid(fail: Callable[[], None], machine: bool) -> None:
+    with pytest.raises(Exception) as raised:
+        fail()
+    told = failure(raised.value)
+    assert isinstance(told, JobError)
+    again = pickle.loads(pickle.dumps(told))
+    assert again.machine is told.machine is machine and again.sentence == told.sentence
 
 
 def test_where_the_pre_training_fails_no_trial_is_spent(prepared: tuple[Layout, Dataset], tmp_path: Path) -> None:

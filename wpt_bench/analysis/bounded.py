@@ -3,7 +3,7 @@
 A few kilobytes of Parquet can stand for terabytes: one long text that a dictionary repeats, pages that are larger than
 they say. What a file declares bounds nothing, and pyarrow has no limit of its own. So a process that the system gives
 no more than ``MOST_MEMORY`` reads the file first, in the way that it is read afterwards: this module, run as a program.
-The limit is Linux's; elsewhere a system may not keep it.
+The limit is Linux's; elsewhere a system may not keep it. It has ``MOST_SECONDS``, after which it is killed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from wpt_bench.records import RecordError, sha256
 
 MOST_MEMORY = 2**30
 """Bytes. A group of honest rows takes a tenth of it."""
+MOST_SECONDS = 600.0
+"""A table of all rows that can be published takes less than a tenth of it."""
 MOST_ROWS = 10_000_000
 """A table that declares more is not read."""
 
@@ -29,7 +31,8 @@ MOST_ROWS = 10_000_000
 def open_table(path: Path, columns: pa.Schema) -> pq.ParquetFile:
     """A file that was read as a whole once, within the bound; RecordError if it cannot be, or has other columns."""
     try:
-        why = _refusal(path, sha256(path))
+        pipe = path.exists() and not path.is_file()  # its checksum would be waited for as well
+        why = "it is no ordinary file" if pipe else _refusal(path, sha256(path))
     except OSError as error:
         why = str(error)
     if why:
@@ -51,11 +54,18 @@ def _open(path: Path) -> pq.ParquetFile:
 
 
 @functools.lru_cache(maxsize=256)
-def _refusal(path: Path, contents: str) -> str:
+def _refusal(path: Path, contents: str, seconds: float = MOST_SECONDS) -> str:
     """What stands against reading a file, or nothing; it is asked once for the same ``contents``, a SHA-256."""
     program = [sys.executable, "-P", "-m", __name__, str(path)]  # -P: no module of the folder that it is started in
     alone = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"}  # the others reserve more than they use
-    tried = subprocess.run(program, env=alone, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    start = functools.partial(subprocess.run, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    try:
+        tried = start(program, env=alone, timeout=seconds)
+    except subprocess.TimeoutExpired:  # by then it has been killed and waited for
+        return (
+            f"reading it was not finished after {seconds:g} s; try again when the disk and the processors have less to "
+            "do, or take the file away"
+        )
     if not tried.returncode:
         return ""
     said = tried.stderr.strip().rpartition("\n")[2]

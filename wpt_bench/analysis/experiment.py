@@ -130,6 +130,14 @@ class ExperimentSummary:
         """Names of the tasks, sorted."""
         return sorted({task for factor in self.factors for one in factor.tables for task in one.table.tasks})
 
+    @property
+    def command(self) -> str:
+        """The command that makes whatever is missing: tasks in their order, which makes a sequence what it is."""
+        runs = [run for factor in self.factors for one in factor.tables for run in one.arm.runs]
+        tasks, seeds = dict.fromkeys(run.task for run in runs), sorted({run.seed for run in runs})
+        which = f"--tasks {','.join(tasks)} --seeds {','.join(map(str, seeds))}"
+        return f"wpt-bench experiment {self.name} --suite {self.suite} --profile {self.profile} {which}"
+
 
 def summarise(
     plan: Plan,

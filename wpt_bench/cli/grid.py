@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wpt_bench import experiments, profiles, registry
+from wpt_bench import experiments, profiles, records, registry
 from wpt_bench.cli.console import (
     CORES,
     OUT,
@@ -39,7 +39,7 @@ from wpt_bench.cli.console import (
     print_rows,
     seeds_in,
 )
-from wpt_bench.cli.jobs import data_set, job_names, make_runs, stages_of, where_made
+from wpt_bench.cli.jobs import data_of, data_set, job_names, make_runs, stages_of, where_made
 from wpt_bench.cli.reporting import report_experiment, report_grid
 
 
@@ -103,13 +103,15 @@ def run(
 ) -> None:
     """Makes all runs of a grid, methods x tasks x seeds, or goes on with them; makes data and pre-training first."""
     from wpt_bench.running.plan import Layout, select
+    from wpt_bench.running.tracking import chosen
 
     selection = select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
+    layout, trackers = Layout(out), chosen(tracker)
     if dry_run:
-        _dry_run([selection], Layout(out), workers)
+        _dry_run([selection], selection.profile, layout, workers)
     else:
         where = where_made(workers, device, executor, address, gpus_per_run, storage)
-        make_runs([selection], Layout(out), where, retries, tracker, yes)
+        make_runs([selection], data_of([selection], layout, workers, yes), layout, where, retries, trackers)
 
 
 @command(app, "wpt-bench bench dmc · wpt-bench bench metaworld --profile smoke --seeds 0")
@@ -132,11 +134,14 @@ def bench(
 ) -> None:
     """From nothing to a report: data, pre-training, runs, comparison."""
     from wpt_bench.running.plan import Layout, select
+    from wpt_bench.running.tracking import chosen
 
     selection = select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
+    layout, trackers = Layout(out), chosen(tracker)
     where = where_made(workers, device, executor, address, gpus_per_run, storage)
-    failed = make_runs([selection], Layout(out), where, retries, tracker, yes, check=False)
-    report_grid(selection, Layout(out), as_json=False)
+    dataset = data_of([selection], layout, workers, yes)
+    failed = make_runs([selection], dataset, layout, where, retries, trackers, check=False)
+    report_grid(selection, layout, as_json=False)
     if failed:
         raise typer.Exit(1)
 
@@ -168,24 +173,28 @@ def experiment(
     """Makes all runs of an experiment, a profile varied in one thing at a time, and renders what came out.
 
     It goes on where it stopped, and shares runs with the plain grid and with other experiments where nothing differs.
+    Other --tasks or --seeds add to what an earlier call began: the report is of all tasks with all seeds of both, and
+    calls missing what was made with neither. Where data, versions or levels have changed since, it begins anew.
     """
     from wpt_bench.running import experiment as experimenting
     from wpt_bench.running.plan import Layout
+    from wpt_bench.running.tracking import chosen
 
-    layout, asked = Layout(out), experiments.load(name)
-    varied = experimenting.grids(asked, suite, profiles.load(profile), parts(tasks), seeds_in(seeds))
+    layout, asked, loaded, trackers = Layout(out), experiments.load(name), profiles.load(profile), chosen(tracker)
+    varied = experimenting.grids(asked, suite, loaded, parts(tasks), seeds_in(seeds))
     selections = [one.selection for one in varied]
     if dry_run:
-        _dry_run(selections, layout, workers)
+        _dry_run(selections, loaded, layout, workers)
         return
     where = where_made(workers, device, executor, address, gpus_per_run, storage)
-    needing = [one for one in selections if one.needs_data]
-    dataset = data_set(needing[0], layout, workers, yes) if needing else None
-    plan = experimenting.plan(asked, varied, dataset.digest if dataset else None)
-    experimenting.keep(plan, layout)
-    failed = make_runs(selections, layout, where, retries, tracker, yes, check=False)
+    dataset = data_of(selections, layout, workers, yes)
+    digest = dataset.digest if dataset else None
+    plan, lost = experimenting.keep(asked, loaded, experimenting.plan(asked, varied, digest), layout, digest)
+    if lost:
+        errors.print(plain(lost), highlight=False, soft_wrap=True)
+    failed = make_runs(selections, dataset, layout, where, retries, trackers, check=False)
     again = f"wpt-bench experiment {name} --suite {suite} --profile {profile}"
-    again += "".join(f" --{option} {given}" for option, given in (("tasks", tasks), ("seeds", seeds)) if given)
+    again += _narrowed(plan, asked.profile(loaded, suite).grid(suite))
     report_experiment(plan, layout, again, as_json)
     if failed:
         raise typer.Exit(1)
@@ -204,15 +213,18 @@ def status(
     storage: Storage = "",
     as_json: Json = False,
 ) -> None:
-    """Says which runs of a grid are pending, running, interrupted, done, failed, damaged or stale, and why.
+    """Says which runs of a grid, and of experiments with its profile that were begun, are pending, running,
+    interrupted, done, failed, damaged or stale, and why.
 
     begun: with --storage, a cluster's worker has begun it there; whether it still works on it, storage cannot tell.
     interrupted: a process that worked on it died; the command that began it goes on with it. stale: made with other
-    settings, data or versions than the grid's now; it is in no report. damaged: the sentence says what to delete.
+    settings, data or versions than the grid and the experiments have now; it is in no report. damaged: the sentence
+    says what to delete. experiment: the levels that count a run (experiment/factor/level).
     """
     from wpt_bench.running import bench as benching
     from wpt_bench.running import grid
     from wpt_bench.running.exchange import Stored
+    from wpt_bench.running.experiment import current, levels
     from wpt_bench.running.plan import Layout, identities, select
 
     loaded, layout = profiles.load(profile), Layout(out)
@@ -221,13 +233,27 @@ def status(
     for name in [suite] if suite else [name for name in loaded.grids if name in registry.suites()]:
         selection = select(name, loaded, parts(tasks), parts(methods), seeds_in(seeds))
         dataset = benching.find_data(selection, layout)
-        wanted = identities(selection, dataset.digest if dataset else None)
+        digest = dataset.digest if dataset else None
         if stored and selection.needs_data and dataset is None:
             unknown = f"{out} has no {name} data, without which runs that learn from it cannot be looked up in storage"
             errors.print(f"{plain(unknown)}: give the --out of the command that makes them.", soft_wrap=True)
-        found: list[tuple[Any, str, str]] = []
-        found += [(identity, *grid.standing(identity, layout, stored)) for identity in wanted]
-        found += [(identity, "stale", "") for identity in grid.stale(wanted, layout)]
+        plans, faults = records.find_plans(layout.plans, selection.suite, loaded.name)
+        plans, outdated = current(plans, digest)
+        for fault in (*faults, *outdated):
+            errors.print(plain(fault), highlight=False, soft_wrap=True)
+        wanted: dict[str, tuple[Any, list[str]]] = {
+            records.digest(run): (run, []) for run in identities(selection, digest)
+        }
+        wanted |= {
+            run_id: (run, counted)
+            for run_id, (run, counted) in levels(plans).items()
+            if (not tasks or run.task in [task.name for task in selection.tasks])
+            and (not methods or run.method in [method.name for method in selection.methods])
+            and (not seeds or run.seed in selection.grid.seeds)
+        }
+        found: list[tuple[Any, list[str], str, str]] = []
+        found += [(run, counted, *grid.standing(run, layout, stored)) for run, counted in wanted.values()]
+        found += [(run, [], "stale", "") for run in grid.stale([run for run, _ in wanted.values()], layout)]
         rows += [
             {
                 "suite": identity.suite,
@@ -235,13 +261,15 @@ def status(
                 "method": identity.method,
                 "seed": identity.seed,
                 "profile": identity.profile,
+                "experiment": counted,
                 "status": state,
                 "why": why,
             }
-            for identity, state, why in found
+            for identity, counted, state, why in found
         ]
-    if not as_json and not any(row["why"] for row in rows):
-        rows = [{key: value for key, value in row.items() if key != "why"} for row in rows]
+    if not as_json:
+        empty = [key for key in ("experiment", "why") if not any(row[key] for row in rows)]
+        rows = [{key: value for key, value in row.items() if key not in empty} for row in rows]
     print_rows(rows, as_json, title=f"runs in {out}")
 
 
@@ -289,9 +317,24 @@ def plan(
     print_rows(rows, as_json, title=f"{len(first)} stages and {len(then)} runs")
 
 
-def _dry_run(selections: Sequence[Any], layout: Any, workers: int) -> None:
+def _narrowed(plan: Any, own: Any) -> str:
+    """Options that ask for a plan's tasks and seeds, as far as they are not those of the experiment's ``own`` grid."""
+    runs = [run for arm in plan.arms for run in arm.runs]
+    options = ""
+    for option, planned, default in (
+        ("tasks", [run.task for run in runs], own.tasks),
+        ("seeds", sorted(run.seed for run in runs), sorted(own.seeds)),
+    ):
+        chosen = list(dict.fromkeys(planned))
+        options += f" --{option} {','.join(map(str, chosen))}" if chosen != list(default) else ""
+    return options
+
+
+def _dry_run(selections: Sequence[Any], profile: Any, layout: Any, workers: int) -> None:
+    """Says what grids with variations of a profile, or with the profile itself, would run and cost."""
     from wpt_bench.running import bench as benching
     from wpt_bench.running import grid
+    from wpt_bench.running.estimate import estimate
     from wpt_bench.running.plan import together
     from wpt_bench.running.stages import is_done
 
@@ -311,15 +354,14 @@ def _dry_run(selections: Sequence[Any], layout: Any, workers: int) -> None:
         False,
         title=f"{selection.suite} · {selection.profile.name} · {selection.grid.budget:,} environment steps each",
     )
-    cost = benching.estimate(selection, layout, pending, workers=workers)
     if missing:
         console.print(f"To be collected first: {', '.join(missing)}.", highlight=False)
     shared = stages_of(needing, dataset.digest if dataset and not missing else "not collected")
-    if first := [stage for stage in shared if not is_done(layout, stage)]:
-        console.print(
-            f"Then {len(first)} pre-trainings, or agents that tasks share, beyond the hours below.",
-            highlight=False,
-        )
+    first = [stage for stage_id, stage in shared.items() if not is_done(layout, stage_id)]
+    if first:
+        said = f"Then {len(first)} pre-trainings, or agents that tasks share; the hours below are with them."
+        console.print(said, highlight=False)
+    cost = estimate(profile, selection.suite, layout, [*first, *pending], workers=workers)
     basis = "from finished runs" if cost.measured else "from the profile"
     console.print(
         f"{cost.runs} runs to make on {workers} workers: about {cost.hours:.2f} hours ({basis}); disk about "

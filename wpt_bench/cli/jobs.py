@@ -52,26 +52,28 @@ def where_made(
     return {"workers": workers, "device": device, "start": start, "storage": storage}
 
 
+def data_of(selections: Sequence[Any], layout: Any, workers: int, yes: bool) -> Any:
+    """The data set that several grids learn from, or None where no method of theirs does."""
+    needing = [selection for selection in selections if selection.needs_data]
+    return data_set(needing[0], layout, workers, yes) if needing else None
+
+
 def make_runs(
     selections: Sequence[Any],
+    dataset: Any,
     layout: Any,
     where: dict[str, Any],
     retries: int,
-    tracker: str,
-    yes: bool,
+    trackers: Sequence[str],
     check: bool = True,
 ) -> bool:
-    """Makes pre-trainings and runs of grids on the same data; returns (or, with ``check``, exits with) whether any
-    failed."""
+    """Makes pre-trainings and runs of grids on the same data (see ``data_of``); returns (or, with ``check``, exits
+    with) whether any failed."""
     from wpt_bench.running import grid
     from wpt_bench.running.plan import together
-    from wpt_bench.running.tracking import chosen
 
-    trackers = chosen(tracker)
-    needing = [selection for selection in selections if selection.needs_data]
-    dataset = data_set(needing[0], layout, where["workers"], yes) if needing else None
     runs = together(selections, dataset.digest if dataset else None)
-    stages = stages_of(needing, dataset.digest) if dataset else {}
+    stages = stages_of(selections, dataset.digest) if dataset else {}
     names = job_names([*stages.values(), *runs.values()])
     with grid_bars(names) as show:
         outcome = grid.run_grid(

@@ -36,7 +36,7 @@ from wpt_bench.cli.console import (
     print_rows,
     seeds_in,
 )
-from wpt_bench.cli.jobs import data_set, job_names, say_failed, where_made
+from wpt_bench.cli.jobs import data_of, job_names, say_failed, where_made
 
 
 @command(
@@ -79,7 +79,7 @@ def tune(
 
     selection = tuning.select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
     layout, where = Layout(out), where_made(workers, device, executor, address, gpus_per_run, storage)
-    dataset = data_set(selection, layout, workers, yes) if selection.needs_data else None
+    dataset = data_of([selection], layout, workers, yes)
 
     def make(number: int, runs: Any, stages: Any) -> Any:
         names = job_names([*stages, *runs])

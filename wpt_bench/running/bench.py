@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from wpt_bench.data.collect import collect
 from wpt_bench.data.labels import labels
 from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import Progress, Task, UserError
-from wpt_bench.records import Identity, Run, digest
+from wpt_bench.records import Run, digest
 from wpt_bench.running.grid import RETRIES, run_grid
 from wpt_bench.running.jobs import Report, Start
 from wpt_bench.running.plan import Layout, Selection, identities, stages
@@ -93,50 +91,6 @@ def ensure_stages(
     for why in outcome.failed.values():
         raise UserError(f"Pre-training failed: {why}")
     return [stage for identity in wanted if (stage := read_stage(layout, digest(identity))) is not None]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a grid will cost.
-
-    Attributes:
-        runs: those still to be made.
-        hours: for them, on ``workers`` processes; from finished runs of this grid where there are any
-            (``measured``), else from the profile's own figure.
-        disk_gib: roughly, with the data.
-        memory_gib: at most, of all workers together.
-    """
-
-    runs: int
-    hours: float
-    measured: bool
-    disk_gib: float
-    memory_gib: float
-    free_disk_gib: float
-
-
-def estimate(selection: Selection, layout: Layout, pending: Sequence[Identity], *, workers: int) -> Estimate:
-    """Estimates a grid before any work."""
-    finished = [
-        run.wall_clock
-        for folder in records.find_runs(layout.runs)
-        if (run := _read(folder)) is not None
-        and run.status == "done"
-        and (run.identity.suite, run.identity.profile) == (selection.suite, selection.profile.name)
-    ]
-    own = selection.profile.grid(selection.suite)
-    per_run = 120.0 * selection.profile.minutes / (len(own.tasks) * len(own.seeds) * len(own.methods))
-    if finished:
-        per_run = sum(finished) / len(finished)
-    existing = next(path for path in [layout.out.absolute(), *layout.out.absolute().parents] if path.is_dir())
-    return Estimate(
-        runs=len(pending),
-        hours=per_run * len(pending) / workers / 3600,
-        measured=bool(finished),
-        disk_gib=selection.profile.disk_gib,
-        memory_gib=selection.profile.memory_gib,
-        free_disk_gib=shutil.disk_usage(existing).free / 2**30,
-    )
 
 
 def data_card(selection: Selection, layout: Layout, dataset: Dataset, progress: Progress | None = None) -> Card:

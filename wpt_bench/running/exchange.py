@@ -106,7 +106,7 @@ def perform_with_storage(job: Job, work: Work, progress: Progress, *, patient: b
     except (Busy, JobError, records.Unwritable):
         raise
     except Exception as error:
-        raise failure(error) from error
+        raise failure(error, machine=True) from error
 
 
 def _perform_in(layout: Layout, job: Job, work: Work, progress: Progress, *, patient: bool) -> bool:

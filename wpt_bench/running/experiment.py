@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from wpt_bench import records, registry
 from wpt_bench.experiments import Experiment, Factor, Level, vary
 from wpt_bench.profiles import Profile
-from wpt_bench.records import Arm, Plan
+from wpt_bench.protocol import UserError
+from wpt_bench.records import Arm, Identity, Plan
 from wpt_bench.running.plan import Layout, Selection, identities, select
 
 
@@ -68,11 +69,51 @@ def plan(experiment: Experiment, varied: Sequence[Varied], data: str | None) -> 
     )
 
 
-def keep(plan: Plan, layout: Layout) -> None:
-    """Writes the plan where reports look for it."""
-    path = layout.plan(plan.suite, plan.profile, plan.name)
+def keep(experiment: Experiment, profile: Profile, asked: Plan, layout: Layout, data: str | None) -> tuple[Plan, str]:
+    """Writes the plan where reports look for it, together with the one that lies there from an earlier call.
+
+    Returns:
+        The plan of both (see ``merge``), or the one asked for where they do not go together; and then a sentence on the
+        runs that are in no report any more.
+    """
+    others, _ = records.find_plans(layout.plans, asked.suite, asked.profile)  # one that cannot be read is replaced
+    before = next((one for one in others if one.name == asked.name), asked)
+    both = merge(experiment, profile, before, asked, data)
+    path = layout.plan(asked.suite, asked.profile, asked.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    records.write_atomic(path, records.encode_checked(plan))
+    records.write_atomic(path, records.encode_checked(both or asked))
+    if records.planned([before]) <= records.planned([both or asked]):
+        return both or asked, ""
+    return asked, (
+        f"The experiment {asked.name} was begun with other data, versions, levels or sequences of tasks than now; what "
+        "it made with them is in no report any more."
+    )
+
+
+def merge(experiment: Experiment, profile: Profile, before: Plan, asked: Plan, data: str | None) -> Plan | None:
+    """One plan with all tasks and seeds that either has; None where the one before is of something else.
+
+    Seeds rise; the tasks of the one before come first. A plan is a whole grid, since no figure is made over a gap: the
+    tasks of one with the seeds of the other are part of it, and missing until they are made.
+
+    The one before is of something else where the experiment, as it is now, would not make one of its runs: data,
+    versions, the profile or a level's settings have changed, a level has gone, or an agent that is carried from task to
+    task would go through them in another order.
+    """
+    runs = [run for plan in (before, asked) for arm in plan.arms for run in arm.runs]
+    tasks, seeds = list(dict.fromkeys(run.task for run in runs)), sorted({run.seed for run in runs})
+    try:
+        both = plan(experiment, grids(experiment, asked.suite, profile, tasks, seeds), data)
+    except UserError:  # a task that is no more, or tasks that cannot be in one sequence
+        return None
+    made = _ids(both)
+    whole = all(ids <= made.get(arm, set()) for its in (before, asked) for arm, ids in _ids(its).items())
+    return both if whole else None
+
+
+def _ids(plan: Plan) -> dict[tuple[str, str, str], set[str]]:
+    """Of the runs of every arm."""
+    return {(arm.factor, arm.level, arm.method): set(map(records.digest, arm.runs)) for arm in plan.arms}
 
 
 def current(plans: Sequence[Plan], data: str | None) -> tuple[list[Plan], list[str]]:
@@ -100,3 +141,13 @@ def current(plans: Sequence[Plan], data: str | None) -> tuple[list[Plan], list[s
         else:
             kept.append(plan)
     return kept, said
+
+
+def levels(plans: Sequence[Plan]) -> dict[str, tuple[Identity, list[str]]]:
+    """The runs of experiments by id, each once, with every ``experiment/factor/level`` that counts it."""
+    found: dict[str, tuple[Identity, list[str]]] = {}
+    for plan in plans:
+        for arm in plan.arms:
+            for run in arm.runs:
+                found.setdefault(records.digest(run), (run, []))[1].append(f"{plan.name}/{arm.factor}/{arm.level}")
+    return found

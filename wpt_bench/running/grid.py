@@ -12,7 +12,6 @@ from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import UserError
 from wpt_bench.records import Identity, RecordError
 from wpt_bench.running.exchange import Exchange, Stored
-from wpt_bench.running.experiment import current
 from wpt_bench.running.jobs import WORKER_DIED, Ended, Job, JobError, Report, Start, Work
 from wpt_bench.running.local import LocalPool
 from wpt_bench.running.loop import CHECKPOINT_SECONDS, Busy, lock
@@ -25,10 +24,14 @@ RETRIES = 1
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a grid ended: ids of runs and stages, and one sentence for each failure."""
+    """How a grid ended: ids of runs and stages, and one sentence for each failure.
+
+    ``machine`` holds those that failed because of the place, see ``JobError``, or of a damaged file.
+    """
 
     done: tuple[str, ...]
     failed: dict[str, str]
+    machine: frozenset[str] = frozenset()
 
 
 State = Literal["pending", "begun", "running", "interrupted", "done", "failed", "damaged"]
@@ -77,18 +80,12 @@ def _standing_here(identity: Identity, layout: Layout) -> tuple[State, str]:
 
 
 def stale(wanted: Sequence[Identity], layout: Layout) -> list[Identity]:
-    """Recorded runs of the same method, task, seed and profile as one of these, that are none of them.
-
-    What an experiment counts, a run at a level that is not the profile's, is not stale.
-    """
+    """Recorded runs of the same method, task, seed and profile as one of these, that are none of them."""
 
     def cell(identity: Identity) -> tuple[str, ...]:
         return (identity.suite, identity.profile, identity.method, identity.task, str(identity.seed))
 
     ids, cells = {records.digest(identity) for identity in wanted}, {cell(identity) for identity in wanted}
-    data = next((identity.data for identity in wanted if identity.data), None)
-    for suite, profile in {(identity.suite, identity.profile) for identity in wanted}:
-        ids |= records.planned(current(records.find_plans(layout.plans, suite, profile)[0], data)[0])
     found = []
     for folder in records.find_runs(layout.runs):
         try:
@@ -151,10 +148,10 @@ def run_grid(
                 grid.done.append(job_id)
                 report(job_id, 1.0, "done before")
         except (UserError, RecordError) as error:
-            grid.fail(job_id, str(error))
+            grid.fail(job_id, str(error), machine=True)
     if grid.waiting:
         grid.work_on(start or (lambda work, jobs: LocalPool(work, min(workers, jobs))))
-    return Outcome(tuple(grid.done), grid.failed)
+    return Outcome(tuple(grid.done), grid.failed, frozenset(grid.machine))
 
 
 def _is_done(job: Job, layout: Layout) -> bool:
@@ -178,6 +175,7 @@ class _Grid:
     exchange: Exchange | None
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    machine: set[str] = field(default_factory=set)
     attempts: dict[str, int] = field(default_factory=dict)
     busy: set[str] = field(default_factory=set)
     """Runs that another process was found to be making."""
@@ -224,14 +222,16 @@ class _Grid:
         if self.exchange and (final or isinstance(job, Identity)):
             self.exchange.hand_back(job)
         if final:
-            self.fail(job_id, error.sentence)
+            self.fail(job_id, error.sentence, machine=error.machine)
         elif isinstance(job, Identity):  # what is short now, memory for instance, may not be later
             self.waiting[job_id] = self.waiting.pop(job_id)
 
-    def fail(self, job_id: str, why: str) -> None:
+    def fail(self, job_id: str, why: str, *, machine: bool) -> None:
         """The job, and whatever starts from it, is not waited for any more."""
         del self.waiting[job_id]
         self.failed[job_id] = why
+        if machine:
+            self.machine.add(job_id)
         self.report(job_id, 1.0, f"failed: {why}")
         gone = {job_id}
         for other, run in list(self.waiting.items()):  # in a sequence a run comes after the one it goes on from

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from wpt_bench import records
 from wpt_bench.protocol import Progress, UserError
 from wpt_bench.records import Identity, RecordError
@@ -47,14 +49,17 @@ class Work:
 
 
 class JobError(Exception):
-    """How a job ended in its worker: a sentence, and the traceback. (Not every exception survives pickling.)"""
+    """How a job ended in its worker: a sentence, and the traceback. (Not every exception survives pickling.)
 
-    def __init__(self, sentence: str, trace: str) -> None:
-        super().__init__(sentence, trace)
-        self.sentence, self.trace = sentence, trace
+    ``machine`` says that the place failed (memory, disk, a process that was killed), not what was asked of it.
+    """
+
+    def __init__(self, sentence: str, trace: str, machine: bool = False) -> None:
+        super().__init__(sentence, trace, machine)
+        self.sentence, self.trace, self.machine = sentence, trace, machine
 
 
-WORKER_DIED = JobError("its worker process died, perhaps killed for lack of memory", "")
+WORKER_DIED = JobError("its worker process died, perhaps killed for lack of memory", "", machine=True)
 
 
 @dataclass(frozen=True)
@@ -126,13 +131,15 @@ def perform(job: Job, work: Work, progress: Progress, *, patient: bool) -> bool:
         raise failure(error) from error
 
 
-def failure(error: Exception) -> records.Unwritable | JobError:
-    """What a grid is told of an exception."""
+def failure(error: Exception, *, machine: bool = False) -> records.Unwritable | JobError:
+    """What a grid is told of an exception; ``machine`` where none but the place can be behind it."""
     if isinstance(error, OSError) and (sentence := records.unwritable(error)):
         return records.Unwritable(sentence)
     known = isinstance(error, UserError | RecordError)
     sentence = str(error) if known else f"{type(error).__name__}: {error}"
-    return JobError(" ".join(sentence.split()), traceback.format_exc())
+    machine = machine or isinstance(error, OSError | MemoryError | RecordError | torch.OutOfMemoryError)
+    machine = machine or "can't allocate memory" in sentence  # how torch says it of a CPU: as a RuntimeError
+    return JobError(" ".join(sentence.split()), traceback.format_exc(), machine)
 
 
 def sparing(send: Callable[[float, str], None]) -> Progress:

@@ -95,7 +95,7 @@ class RayTasks:
         except self._ray.exceptions.RayTaskError as error:
             result = JobError(" ".join(str(error.cause).split()), str(error))
         except self._ray.exceptions.RayError as error:
-            result = JobError(f"{WORKER_DIED.sentence} ({type(error).__name__})", str(error))
+            result = JobError(f"{WORKER_DIED.sentence} ({type(error).__name__})", str(error), machine=True)
         return Ended(job_id, result) if isinstance(result, bool) else Ended(job_id, False, result)
 
     def __enter__(self) -> Self:
