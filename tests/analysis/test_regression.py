@@ -114,7 +114,7 @@ def published(tmp_path: Path, broken: float, seeds: int = 20) -> Path:
 
 
 def test_error_rates_are_those_of_disjoint_draws(tmp_path):
-    rates = error_rates(published(tmp_path, 0.4), seeds=[2, 6], trials=100)
+    rates = error_rates(published(tmp_path, 0.4), seeds=[2, 6], losses=[], trials=100)
     named = {(rate.arm, rate.seeds): rate for rate in rates}
     assert set(named) == {(name, size) for name in ("unchanged", "broken on purpose: guidance") for size in (2, 6)}
     for rate in rates:
@@ -123,6 +123,16 @@ def test_error_rates_are_those_of_disjoint_draws(tmp_path):
     assert all(named["broken on purpose: guidance", size].regressed == 1 for size in (2, 6))
     assert named["broken on purpose: guidance", 2].effect == pytest.approx(-0.2, abs=0.03)
     assert (named["unchanged", 6].runs, named["broken on purpose: guidance", 6].runs) == (20, 10)
+
+
+def test_the_more_is_lost_the_more_often_it_is_noticed(tmp_path):
+    """Runs deviate by 0.05, so that a loss of 0.3 is seen with two seeds and one of 0.006 with none."""
+    rates = error_rates(published(tmp_path, 0.4), seeds=[2, 6], losses=[0.01, 0.5], trials=100)
+    noticed = {(rate.arm.split()[0], rate.seeds): rate.regressed for rate in rates}
+    assert noticed["50%", 2] == noticed["50%", 6] == 1
+    assert noticed["1%", 2] < 0.15 and noticed["1%", 6] < 0.15
+    (half, *_) = [rate for rate in rates if rate.arm == "50% of every score lost"]
+    assert half.effect == pytest.approx(-0.3, abs=0.02)
 
 
 def test_error_rates_of_sizes_that_are_not_there_are_refused(tmp_path):

@@ -67,6 +67,7 @@ def test_a_comment_that_cannot_be_written_is_an_error(folders, tmp_path):
 
 def test_error_rates_are_printed(folders):
     said = call("error-rates", folders["before"], "--seeds", "3", "--trials", "20", "--json")
-    (rate,) = json.loads(said.stdout)
+    rate, *lost = json.loads(said.stdout)
     assert said.exit_code == 0 and (rate["arm"], rate["seeds"], rate["trials"]) == ("unchanged", 3, 20)
+    assert [one["arm"].split()[0] for one in lost] == ["10%", "25%", "50%"]
     assert "unchanged" in call("error-rates", folders["before"], "--seeds", "3", "--trials", "20").stdout

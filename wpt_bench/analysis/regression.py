@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wpt_bench import records
 from wpt_bench.analysis import archive
@@ -17,6 +18,8 @@ from wpt_bench.protocol import UserError
 from wpt_bench.records import Identity
 
 TRIALS = 1000
+LOSSES = (0.1, 0.25, 0.5)
+"""Shares of every score that candidates are made to lose, to see which losses are noticed."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class ErrorRate:
     """How often the gate gives each answer about one kind of candidate.
 
     Attributes:
-        arm: ``unchanged``, or factor and level of the experiment whose runs stand for the candidate.
+        arm: ``unchanged``; a loss, every score of unchanged runs lowered by a share of itself; or factor and level of
+            the experiment whose runs stand for the candidate.
         seeds: of the candidate. baseline: of the baseline.
         runs: independent runs of the arm, per task, that candidates are drawn from.
         effect: mean of the arm's area minus that of the unchanged runs, over tasks and all runs.
@@ -120,6 +124,7 @@ def error_rates(
     *,
     method: str = "wpt",
     seeds: Sequence[int],
+    losses: Sequence[float] = LOSSES,
     trials: int = TRIALS,
     alpha: float = ALPHA,
     margin: float = MARGIN,
@@ -128,14 +133,15 @@ def error_rates(
     """How often the gate errs, from draws out of independent runs; the same runs and arguments give the same rates.
 
     A candidate of ``n`` seeds is drawn without replacement, task by task: unchanged ones from the baseline's own runs,
-    of which those that are left are the baseline then; broken ones from an experiment's arm, against as large a draw
-    of the baseline. Runs of one trial are thus disjoint; trials share runs, so that a rate is that of these runs, and
-    cannot be known better than so many runs allow.
+    of which those that are left are the baseline then; the same with their scores lowered; broken ones from an
+    experiment's arm, against as large a draw of the baseline. Runs of one trial are thus disjoint; trials share runs,
+    so that a rate is that of these runs, and cannot be known better than so many runs allow.
 
     Args:
         folder: published, with runs of the method and an experiment that breaks it.
         method: whose.
         seeds: sizes of candidates.
+        losses: shares of every score that are lost.
         trials: draws for each rate.
         alpha, margin: of the gate.
         seed: of the draws.
@@ -148,7 +154,8 @@ def error_rates(
     table = _table(reading, suite, profile)
     _known((method,), table.methods, "method", folder)
     whole = _side(table, method, table.tasks)
-    arms = {"unchanged": whole}
+    arms = {"unchanged": whole} | {f"{loss:.0%} of every score lost": _lowered(whole, loss) for loss in losses}
+    own = set(arms)
     for plan in archive.read_experiments(reading.root).plans:
         for its in plan.arms:
             if its.method == method and not its.reference:
@@ -163,9 +170,10 @@ def error_rates(
             rng = np.random.default_rng([seed, size])
             answers: Counter[Answer] = Counter()
             for _ in range(trials):
-                before, after = _split(whole, size, rng)
-                drawn = after if arm is whole else _split(arm, size, rng)[1]
-                answers[judge({method: before}, {method: drawn}, alpha=alpha, margin=margin).answer] += 1
+                order = _order(whole, rng)
+                before, _ = _split(whole, size, order)
+                _, after = _split(arm, size, order if name in own else _order(arm, rng))
+                answers[judge({method: before}, {method: after}, alpha=alpha, margin=margin).answer] += 1
             found.append(
                 ErrorRate(
                     arm=name,
@@ -234,14 +242,20 @@ def _side_of(reading: Reading, runs: Sequence[Identity], tasks: Sequence[str]) -
     return _side(table, table.methods[0], tasks)
 
 
-def _split(side: Side, size: int, rng: np.random.Generator) -> tuple[Side, Side]:
-    """Two disjoint sets of runs, task by task: all but ``size``, and ``size``."""
-    order = rng.random((side.seeds, len(side.tasks))).argsort(axis=0)
+def _lowered(side: Side, loss: float) -> Side:
+    return Side({figure: scores * (1 - loss) for figure, scores in side.figures.items()}, side.tasks)
+
+
+def _order(side: Side, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Of its seeds, shuffled task by task: ``(seeds, tasks)``."""
+    return rng.random((side.seeds, len(side.tasks))).argsort(axis=0)
+
+
+def _split(side: Side, size: int, order: NDArray[np.intp]) -> tuple[Side, Side]:
+    """Two disjoint sets of runs: all but the first ``size`` of an order, and those."""
     shuffled = {figure: np.take_along_axis(scores, order, axis=0) for figure, scores in side.figures.items()}
-    rest, drawn = (
-        {name: scores[part] for name, scores in shuffled.items()} for part in (slice(size, None), slice(size))
-    )
-    return Side(rest, side.tasks), Side(drawn, side.tasks)
+    rest, first = ({name: its[part] for name, its in shuffled.items()} for part in (slice(size, None), slice(size)))
+    return Side(rest, side.tasks), Side(first, side.tasks)
 
 
 def _same_protocol(before: RunTable, after: RunTable, methods: Sequence[str], tasks: Sequence[str]) -> None:

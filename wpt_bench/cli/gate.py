@@ -96,7 +96,8 @@ def error_rates(
 ) -> None:
     """Measures how often the gate errs: candidates are drawn from the baseline's own runs and from broken ones.
 
-    Broken ones are the arms of the experiments that were published with the baseline.
+    The baseline's own as they are, and with every score lowered; broken ones are the arms of the experiments that were
+    published with the baseline.
     """
     from wpt_bench.analysis.regression import error_rates as measure
     from wpt_bench.reports.gate import show_rates
