@@ -359,7 +359,7 @@ def _dry_run(selections: Sequence[Any], profile: Any, layout: Any, workers: int)
     shared = stages_of(needing, dataset.digest if dataset and not missing else "not collected")
     first = [stage for stage_id, stage in shared.items() if not is_done(layout, stage_id)]
     if first:
-        said = f"Then {len(first)} pre-trainings, or agents that tasks share; the hours below are with them."
+        said = f"To be pre-trained or shared by tasks: {len(first)}; the hours below are with them."
         console.print(said, highlight=False)
     cost = estimate(profile, selection.suite, layout, [*first, *pending], workers=workers)
     basis = "from finished runs" if cost.measured else "from the profile"
