@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from analysis.planned import arm, plan
-from analysis.synthetic import flat, write
+from analysis.synthetic import flat, identity, write
 from wpt_bench.analysis.publish import publish
 from wpt_bench.analysis.regression import compare_folders, error_rates
 from wpt_bench.protocol import UserError
+from wpt_bench.records import Arm
 
 TASKS = ("walker-stand", "walker-walk")
 
@@ -103,12 +104,13 @@ def test_bad_arguments_end_in_a_sentence(tmp_path):
 
 
 def published(tmp_path: Path, broken: float, seeds: int = 20) -> Path:
-    """A baseline of twenty seeds at 0.6, and an experiment with one arm elsewhere."""
+    """A baseline of twenty seeds at 0.6, some of them counted by an experiment as well, and its arm elsewhere."""
     root = runs(tmp_path / "out", 0.6, range(seeds)) / "runs"
     rng = np.random.default_rng(5)
     scores = {task: rng.normal(broken, 0.05, 10).tolist() for task in TASKS}
     other = arm(root, "broken on purpose", "guidance", scores, settings={"guidance": 0.0})
-    made = plan(other, name="gate")
+    same = [identity("wpt", task, seed) for task in TASKS for seed in range(min(seeds, 4))]
+    made = plan(Arm("broken on purpose", "nothing", None, True, "wpt", same), other, name="broken")
     publish(root, tmp_path / "dmc-quick", suite="dmc", profile="quick", command="made up", plans=[made])
     return tmp_path / "dmc-quick"
 

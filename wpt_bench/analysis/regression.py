@@ -197,8 +197,14 @@ def _runs_in(folder: Path) -> Path:
     return folder if archive.is_published(folder) or not (folder / "runs").is_dir() else folder / "runs"
 
 
-def _apart(root: Path) -> list[str]:
-    return archive.read_experiments(root).apart if archive.is_published(root) else []
+def _apart(root: Path) -> set[str]:
+    """Runs that experiments alone count, less those of levels that others are held against: a level that changes
+    nothing is the baseline itself, and one that changes something is left out for what differs (``load_runs``)."""
+    if not archive.is_published(root):
+        return set()
+    known = archive.read_experiments(root)
+    held = {records.digest(run) for plan in known.plans for arm in plan.arms if arm.reference for run in arm.runs}
+    return set(known.apart) - held
 
 
 def _table(reading: Reading, suite: str, profile: str) -> RunTable:
