@@ -1,11 +1,14 @@
 """What is committed in results/ is what its records say."""
 
+import json
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from wpt_bench.analysis.archive import is_published
+from wpt_bench.analysis.regression import error_rates
 from wpt_bench.analysis.verify import verify
 
 RESULTS = Path(str(files("wpt_bench.results")))
@@ -27,3 +30,11 @@ def test_nothing_of_a_machines_folders_is_published(folder: Path) -> None:
     for path in folder.glob("*.json*"):
         text = path.read_text()
         assert not any(place in text for place in ("/home/", "/root/", "/tmp/", "\\Users\\")), path
+
+
+@pytest.mark.slow
+def test_the_gates_error_rates_are_what_its_runs_give() -> None:
+    published = json.loads((RESULTS / "gate_error_rates.json").read_text())
+    few = [rate for rate in published if rate["seeds"] == 2]
+    again = error_rates(RESULTS / "metaworld-gate", seeds=[2], trials=few[0]["trials"])
+    assert [asdict(rate) for rate in again] == few
