@@ -11,7 +11,13 @@ from wpt_bench import experiments, records
 from wpt_bench.cli import app
 
 CASES = {
-    "metaworld": {"ablation": "drawer-open", "data": "drawer-open", "sensitivity": "drawer-open", "details": "reach"},
+    "metaworld": {
+        "ablation": "drawer-open",
+        "data": "drawer-open",
+        "sensitivity": "drawer-open",
+        "details": "reach",
+        "broken": "reach",
+    },
     "dmc": {"embodiments": "walker-stand", "adaptation": ""},
 }
 

@@ -64,7 +64,7 @@ def test_runs_that_start_from_nothing_are_made_while_others_wait_for_the_pre_tra
     prepared: tuple[Layout, Dataset], tmp_path: Path
 ) -> None:
     layout, data = Layout(tmp_path), prepared[1].digest
-    stage = small.stage(data, updates=200)
+    stage = small.stage(data, updates=1500)  # for longer than a worker takes to start, however busy the machine
     waits, free = _on(stage, small.identity("wpt", data)), small.identity("dreamer", None)
     begun: list[set[str]] = []
 
