@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 from analysis.synthetic import flat, write
 from typer.testing import CliRunner
 
 from wpt_bench.cli import app
+from wpt_bench.cli.console import command
 
 
 def call(*arguments: str | Path):
@@ -63,6 +65,17 @@ def test_a_comment_that_cannot_be_written_is_an_error(folders, tmp_path):
     (tmp_path / "file").touch()
     said = call("compare", folders["before"], folders["alike"], "--markdown", tmp_path / "file" / "comment.md")
     assert said.exit_code == 3 and "Error" in said.stderr
+
+
+def test_a_fault_of_ours_is_no_answer_either():
+    """Python would end with 1, which says regressed."""
+    own = typer.Typer()
+
+    @command(own, "none", failed=3)
+    def divide() -> None:
+        raise ZeroDivisionError
+
+    assert CliRunner().invoke(own, []).exit_code == 3
 
 
 def test_error_rates_are_printed(folders):

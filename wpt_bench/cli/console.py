@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,7 +72,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 def command(
     group: typer.Typer, examples: str, name: str | None = None, failed: int = 1
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Registers a command whose user errors end in one sentence and exit code ``failed``.
+    """Registers a command whose user errors end in one sentence and exit code ``failed``, and faults of ours in it too.
 
     A command line that cannot be parsed ends with 2, or with ``failed`` where that is above, for then 2 means more.
     """
@@ -102,10 +103,15 @@ def command(
             except (UserError, RecordError) as error:
                 errors.print(f"[red]Error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
                 raise typer.Exit(failed) from None
-            except OSError as error:
-                if (message := records.unwritable(error)) is None:
+            except Exception as error:
+                if isinstance(error, typer.Exit | typer.Abort):
                     raise
-                errors.print(f"[red]Error:[/] {plain(message)}", highlight=False, soft_wrap=True)
+                if isinstance(error, OSError) and (message := records.unwritable(error)):
+                    errors.print(f"[red]Error:[/] {plain(message)}", highlight=False, soft_wrap=True)
+                elif failed == 1:  # what Python ends with by itself
+                    raise
+                else:
+                    traceback.print_exc()
                 raise typer.Exit(failed) from None
 
         group.command(name, cls=Command, epilog=f"Examples: {examples}")(guarded)
