@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from rich import box
+from rich import box, table
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from wpt_bench.analysis.aggregate import three
 from wpt_bench.analysis.gate import FIGURES, Change
 from wpt_bench.analysis.regression import ErrorRate, Regression
+from wpt_bench.reports.table import Cell, Row, Table, headings
 
 HEADINGS = ("method", "figure", "task", "before", "now", "difference [95%]", "better", "p")
+NUMBERS = HEADINGS[3:]
 SHORT = {"auc": "AUC", "score": "final"}
 RATES = ("candidate", "seeds", "against", "runs", "effect", "pass", "regressed", "inconclusive")
 
@@ -39,41 +41,37 @@ def sentence(found: Regression) -> str:
 
 def show(found: Regression, console: Console) -> None:
     """Prints the verdict, its figures and its notes."""
-    table = Table(title=_title(found), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown = table.Table(title=_title(found), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in HEADINGS[:3] else "right")
+        shown.add_column(heading, justify="right" if heading in NUMBERS else "left")
     for row in _rows(found):
-        table.add_row(*(cell.replace("[", "\\[") for cell in row))
-    console.print(table)
+        shown.add_row(*map(escape, row))
+    console.print(shown)
     colour = {"pass": "green", "regressed": "red", "inconclusive": "yellow"}[found.verdict.answer]
-    said = sentence(found).replace("[", "\\[")
-    console.print(f"[{colour}]{found.verdict.answer}[/]: {said}", highlight=False, soft_wrap=True)
+    console.print(f"[{colour}]{found.verdict.answer}[/]: {escape(sentence(found))}", highlight=False, soft_wrap=True)
     for note in found.notes:
         console.print(note, highlight=False, soft_wrap=True, markup=False)
 
 
 def markdown(found: Regression) -> str:
     """The same as a comment for a pull request."""
-    lines = [f"### Sample efficiency: {found.verdict.answer}", "", sentence(found), "", f"{_title(found)}.", ""]
-    lines += _table(HEADINGS, _rows(found))
+    rows = tuple(Row(tuple(map(Cell, row))) for row in _rows(found))
+    figures = Table("gate", _title(found), headings(*HEADINGS, numbers=NUMBERS), rows).markdown()
+    parts = [f"### Sample efficiency: {found.verdict.answer}", sentence(found), f"{_title(found)}.", figures.rstrip()]
     if found.notes:
-        lines += ["", *(f"- {note}" for note in found.notes)]
-    return "\n".join(lines) + "\n"
+        parts.append("\n".join(f"- {note}" for note in found.notes))
+    return "\n\n".join(parts) + "\n"
 
 
 def show_rates(rates: Sequence[ErrorRate], console: Console) -> None:
     """Prints how often the gate errs."""
-    table = Table(title="what the gate answers, in shares of the trials", title_justify="left", box=box.SIMPLE_HEAD)
+    title = "what the gate answers, in shares of the trials"
+    shown = table.Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for heading in RATES:
-        table.add_column(heading, justify="left" if heading == RATES[0] else "right")
+        shown.add_column(heading, justify="left" if heading == RATES[0] else "right")
     for row in map(_rate, rates):
-        table.add_row(*row)
-    console.print(table)
-
-
-def markdown_rates(rates: Sequence[ErrorRate]) -> str:
-    """The same in Markdown."""
-    return "\n".join(_table(RATES, map(_rate, rates))) + "\n"
+        shown.add_row(*row)
+    console.print(shown)
 
 
 def _rate(rate: ErrorRate) -> tuple[str, ...]:
@@ -102,14 +100,6 @@ def _rows(found: Regression) -> list[tuple[str, ...]]:
             _p(change.p),
         )
         for change in found.verdict.changes
-    ]
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [
-        f"| {' | '.join(headings)} |",
-        f"|{'---|' * len(headings)}",
-        *(f"| {' | '.join(row)} |" for row in rows),
     ]
 
 

@@ -350,6 +350,11 @@ def planned(plans: Iterable[Plan]) -> set[str]:
     return {digest(identity) for plan in plans for arm in plan.arms for identity in arm.runs}
 
 
+def spanned(runs: Sequence[Identity]) -> tuple[list[str], list[int]]:
+    """Tasks of runs, in their order, which makes a sequence what it is, and rising seeds."""
+    return list(dict.fromkeys(run.task for run in runs)), sorted({run.seed for run in runs})
+
+
 def append_episodes(folder: Path, episodes: Sequence[Episode]) -> int:
     """Appends rows to ``episodes.jsonl`` and returns the file's new length in bytes."""
     with open(folder / "episodes.jsonl", "ab") as file:

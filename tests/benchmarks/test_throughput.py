@@ -17,7 +17,7 @@ import torch
 from wpt import toy
 
 from benchmarks import test_model_free, test_replay, test_update
-from benchmarks.measure import calibration
+from benchmarks.measure import calibration, seconds
 from wpt_bench import profiles, registry
 from wpt_bench.running.machine import prepare_process
 from wpt_bench.running.provenance import provenance
@@ -85,12 +85,10 @@ def test_throughput(benchmark, name, tmp_path):
     if benchmark.enabled:
         prepare_process(1)
     try:
-        ours, calibrate, seconds = FIGURES[name](tmp_path), calibration(), []
+        ours, calibrate, calibrations = FIGURES[name](tmp_path), calibration(), []
 
         def timed_calibration() -> None:
-            started = time.process_time()
-            calibrate()
-            seconds.append(time.process_time() - started)
+            calibrations.append(seconds(calibrate, time.process_time))
 
         benchmark.pedantic(ours, setup=timed_calibration, rounds=ROUNDS, warmup_rounds=WARM_UP)
         made_on = provenance()
@@ -98,7 +96,7 @@ def test_throughput(benchmark, name, tmp_path):
         torch.set_num_threads(threads)
     if benchmark.stats is None:  # benchmarks are switched off
         return
-    calibration_takes = statistics.median(seconds[WARM_UP:])
+    calibration_takes = statistics.median(calibrations[WARM_UP:])
     benchmark.extra_info.update(
         calibrations=benchmark.stats.stats.median / calibration_takes,
         calibration=calibration_takes,

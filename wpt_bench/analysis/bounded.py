@@ -58,9 +58,10 @@ def _refusal(path: Path, contents: str, seconds: float = MOST_SECONDS) -> str:
     """What stands against reading a file, or nothing; it is asked once for the same ``contents``, a SHA-256."""
     program = [sys.executable, "-P", "-m", __name__, str(path)]  # -P: no module of the folder that it is started in
     alone = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"}  # the others reserve more than they use
-    start = functools.partial(subprocess.run, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     try:
-        tried = start(program, env=alone, timeout=seconds)
+        tried = subprocess.run(
+            program, env=alone, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=seconds
+        )
     except subprocess.TimeoutExpired:  # by then it has been killed and waited for
         return (
             f"reading it was not finished after {seconds:g} s; try again when the disk and the processors have less to "

@@ -25,7 +25,7 @@ from wpt_bench.analysis.factorial import ARMS
 from wpt_bench.analysis.findings import FEW_SEEDS
 from wpt_bench.analysis.scores import SCRATCH, Absent, Reading, curve_array, expected_runs
 from wpt_bench.analysis.transfer import Carried, carried, in_sequence
-from wpt_bench.records import Plan
+from wpt_bench.records import Plan, spanned
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,8 @@ class ExperimentSummary:
 
     @property
     def command(self) -> str:
-        """The command that makes whatever is missing: tasks in their order, which makes a sequence what it is."""
-        runs = [run for factor in self.factors for one in factor.tables for run in one.arm.runs]
-        tasks, seeds = dict.fromkeys(run.task for run in runs), sorted({run.seed for run in runs})
+        """The command that makes whatever is missing."""
+        tasks, seeds = spanned([run for factor in self.factors for one in factor.tables for run in one.arm.runs])
         which = f"--tasks {','.join(tasks)} --seeds {','.join(map(str, seeds))}"
         return f"wpt-bench experiment {self.name} --suite {self.suite} --profile {self.profile} {which}"
 

@@ -2,7 +2,7 @@
 
 Everything that may have become worse is tested at once: area under the curve and final score of every method, on all
 tasks together and on each. The test shuffles which runs are the candidate's, within every task, and compares the most
-damning statistic of all with what shuffling gives (Westfall and Young 1993, single-step minP with studentised
+damning statistic of all with what shuffling gives (Westfall and Young 1993, single-step maxT with studentised
 statistics), so that the chance of calling any figure worse where nothing changed is at most ``alpha``, whatever scores
 are distributed like, however few the seeds and however the figures depend on each other.
 
@@ -123,8 +123,8 @@ def judge(
     Raises:
         ValueError: methods, figures or tasks of the two differ, a score is not finite, or both have one seed.
     """
-    statistics, named = [], []
-    for stream, (method, before, after) in enumerate(_pairs(baseline, candidate)):
+    statistics, named, pairs = [], [], _pairs(baseline, candidate)
+    for stream, (method, before, after) in enumerate(pairs):
         values = np.concatenate([_stack(after), _stack(before)])
         labels = _labels(after.seeds, len(values), len(before.tasks), permutations, seed, stream)
         statistics.append(_studentised(values, labels, after.seeds))
@@ -144,7 +144,7 @@ def judge(
         changes=tuple(changes),
         alpha=alpha,
         margin=margin,
-        seeds={method: (before.seeds, after.seeds) for method, before, after in _pairs(baseline, candidate)},
+        seeds={method: (before.seeds, after.seeds) for method, before, after in pairs},
     )
 
 

@@ -92,9 +92,7 @@ def compare_folders(
     readings = Reading(_runs_in(baseline)), Reading(_runs_in(candidate))
     suite, profile = _pair(readings[0], baseline, suite, profile)
     before = _table(readings[0], suite, profile)
-    after = load_runs(
-        readings[1], suite=suite, profile=profile, observation=before.observation, apart=_apart(readings[1].root)
-    )
+    after = _table(readings[1], suite, profile, before.observation)
     methods = _known(methods, before.methods, "method", baseline)
     tasks = _known(tasks, before.tasks, "task", baseline)
     for what, wanted, there in (("method", methods, after.methods), ("task", tasks, after.tasks)):
@@ -207,8 +205,8 @@ def _apart(root: Path) -> set[str]:
     return set(known.apart) - held
 
 
-def _table(reading: Reading, suite: str, profile: str) -> RunTable:
-    return load_runs(reading, suite=suite, profile=profile, apart=_apart(reading.root))
+def _table(reading: Reading, suite: str, profile: str, observation: str | None = None) -> RunTable:
+    return load_runs(reading, suite=suite, profile=profile, observation=observation, apart=_apart(reading.root))
 
 
 def _pair(reading: Reading, folder: Path, suite: str, profile: str) -> tuple[str, str]:

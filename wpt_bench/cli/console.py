@@ -100,13 +100,10 @@ def command(
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # the way out is not to be interrupted
                 errors.print("Interrupted. What is finished is kept; the same command goes on from here.")
                 raise typer.Exit(130) from None
-            except (UserError, RecordError) as error:
-                errors.print(f"[red]Error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
-                raise typer.Exit(failed) from None
+            except (typer.Exit, typer.Abort):
+                raise
             except Exception as error:
-                if isinstance(error, typer.Exit | typer.Abort):
-                    raise
-                if isinstance(error, OSError) and (message := records.unwritable(error)):
+                if (message := _sentence(error)) is not None:
                     errors.print(f"[red]Error:[/] {plain(message)}", highlight=False, soft_wrap=True)
                 elif failed == 1:  # what Python ends with by itself
                     raise
@@ -118,6 +115,13 @@ def command(
         return guarded
 
     return register
+
+
+def _sentence(error: Exception) -> str | None:
+    """What users are told of an error, None if it is a fault of ours."""
+    if isinstance(error, UserError | RecordError):
+        return str(error)
+    return records.unwritable(error) if isinstance(error, OSError) else None
 
 
 def print_rows(rows: list[dict[str, Any]], as_json: bool, *, title: str) -> None:

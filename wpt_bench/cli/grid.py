@@ -319,15 +319,9 @@ def plan(
 
 def _narrowed(plan: Any, own: Any) -> str:
     """Options that ask for a plan's tasks and seeds, as far as they are not those of the experiment's ``own`` grid."""
-    runs = [run for arm in plan.arms for run in arm.runs]
-    options = ""
-    for option, planned, default in (
-        ("tasks", [run.task for run in runs], own.tasks),
-        ("seeds", sorted(run.seed for run in runs), sorted(own.seeds)),
-    ):
-        chosen = list(dict.fromkeys(planned))
-        options += f" --{option} {','.join(map(str, chosen))}" if chosen != list(default) else ""
-    return options
+    tasks, seeds = records.spanned([run for arm in plan.arms for run in arm.runs])
+    options = f" --tasks {','.join(tasks)}" if tasks != list(own.tasks) else ""
+    return options + (f" --seeds {','.join(map(str, seeds))}" if seeds != sorted(own.seeds) else "")
 
 
 def _dry_run(selections: Sequence[Any], profile: Any, layout: Any, workers: int) -> None:

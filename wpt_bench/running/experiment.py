@@ -100,8 +100,7 @@ def merge(experiment: Experiment, profile: Profile, before: Plan, asked: Plan, d
     versions, the profile or a level's settings have changed, a level has gone, or an agent that is carried from task to
     task would go through them in another order.
     """
-    runs = [run for plan in (before, asked) for arm in plan.arms for run in arm.runs]
-    tasks, seeds = list(dict.fromkeys(run.task for run in runs)), sorted({run.seed for run in runs})
+    tasks, seeds = records.spanned([run for plan in (before, asked) for arm in plan.arms for run in arm.runs])
     try:
         both = plan(experiment, grids(experiment, asked.suite, profile, tasks, seeds), data)
     except UserError:  # a task that is no more, or tasks that cannot be in one sequence
