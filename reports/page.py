@@ -11,6 +11,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from wpt_bench.analysis.archive import PAGE
 from wpt_bench.analysis.bootstrap import CONFIDENCE
 from wpt_bench.analysis.compare import Comparison, compare_runs
 from wpt_bench.analysis.diagnostics import READING
@@ -28,7 +29,6 @@ from wpt_bench.reports.style import look
 from wpt_bench.reports.table import Table
 from wpt_bench.reports.table_one import NOT_MEASURED, SYMBOLS, details
 
-PAGE = "report.html"
 PLACED = ("embodiments", "adaptation", "ablation", "data", "sensitivity")
 """Experiments that have a place among the page's sections; any has a page of its own."""
 NOTHING: Mapping[str, Any] = {}

@@ -232,6 +232,74 @@ def test_damaged_data_is_found_and_named(benched: Path, tmp_path: Path) -> None:
     assert "action.npy" in call(*arguments, code=1)
 
 
+@pytest.fixture(scope="module")
+def kept(benched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bench as it is published: with what it started from, its data card and its page."""
+    results = tmp_path_factory.mktemp("results")
+    call("publish", "dmc", "--profile", SMALL_PROFILE, "--to", results, "--out", benched)
+    return results / "dmc-small"
+
+
+def test_a_published_folder_has_all_that_its_page_shows(benched: Path, kept: Path) -> None:
+    (weights,) = (benched / "stages").glob("*/weights.safetensors")
+    assert (kept / "stages" / weights.parent.name / weights.name).read_bytes() == weights.read_bytes()
+    assert (kept / "curves-state-all.png").read_bytes()[:4] == b"\x89PNG"
+    files = {path.relative_to(kept).as_posix(): path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+    page = files["report.html"].decode()
+    assert "open-loop-error" in page and "held-out" in page and "no finished pre-training" not in page
+    assert "Data card" in page and "the data set is not at hand" not in page
+    call("verify", kept)
+    call("report", kept, "--out", benched / "again", "--keep")
+    call("verify", kept)
+    call("publish", "dmc", "--profile", SMALL_PROFILE, "--to", kept.parent, "--out", benched)
+    assert files == {path.relative_to(kept).as_posix(): path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+
+
+def test_a_published_model_is_taken_where_data_and_settings_are_the_same(
+    benched: Path, kept: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(benched / "data", tmp_path / "out" / "data")
+    arguments = ("pretrain", "dmc", "--profile", SMALL_PROFILE, "--out", tmp_path / "out", "--published", kept)
+    call(*arguments)
+    stages = [out / "stages" for out in (kept, benched, tmp_path / "out")]
+    (published, own, taken) = [{path.name: path.read_bytes() for path in one.glob("*/[!.]*")} for one in stages]
+    assert taken == own == published and len(taken) == 3
+    assert "Nothing is taken" in CliRunner().invoke(app, list(map(str, arguments))).stderr
+    assert "is no published folder" in call(*arguments[:-1], tmp_path, code=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("weights.safetensors", "altered or damaged"), ("stage.json", "stage.json is damaged")]
+)
+def test_a_published_model_that_was_altered_is_not_taken(
+    benched: Path, kept: Path, tmp_path: Path, name: str, said: str
+) -> None:
+    folder = shutil.copytree(kept, tmp_path / "dmc-small")
+    (file,) = folder.glob(f"stages/*/{name}")
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(bytes(raw))
+    assert f"{name} was altered or damaged" in call("verify", folder, code=1)
+    shutil.copytree(benched / "data", tmp_path / "out" / "data")
+    arguments = ("pretrain", "dmc", "--profile", SMALL_PROFILE, "--out", tmp_path / "out", "--published", folder)
+    assert name in call(*arguments, code=1)
+    assert not list((tmp_path / "out").glob("stages/*/stage.json"))
+
+
+def test_files_beside_published_runs_may_not_lead_elsewhere(kept: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(kept, tmp_path / "dmc-small")
+    shutil.move(folder / "stages", tmp_path / "elsewhere")
+    (folder / "stages").symlink_to(tmp_path / "elsewhere")
+    result = CliRunner().invoke(app, ["verify", str(folder)])
+    assert result.exit_code == 1 and "leads out of its folder by 'stages/" in result.stderr
+    (folder / "notes.txt").write_text("")
+    assert "notes.txt is not in manifest.json" in CliRunner().invoke(app, ["verify", str(folder)]).stderr
+
+
+def test_pages_are_kept_in_published_folders_alone(benched: Path) -> None:
+    assert "--keep is for a published folder" in call("report", "dmc", "--out", benched, "--keep", code=1)
+
+
 def test_status_looks_into_storage(benched: Path, tmp_path: Path) -> None:
     out, url = tmp_path / "out", (tmp_path / "storage").as_uri()
     shutil.copytree(benched, out)

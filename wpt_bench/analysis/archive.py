@@ -6,6 +6,9 @@ A published folder, ``results/dmc-quick/``, holds
 - ``episodes.parquet``: one row per episode of every run: its run's id, and every field of ``records.Episode``;
 - ``figures.json``: every figure that the analysis computes from those two (``summary.figures``);
 - ``experiments.json``, where there were any: the plans of experiments, and which of the runs only they count;
+- what was kept beside the runs, as far as there is any: ``stages/<id>/``, the pre-trained world models that runs
+  started from; ``data_card.json``, the rows of the data card; ``report.html`` and its first figure,
+  ``curves-<observation>-<methods>.png``;
 - ``manifest.json``: checksums of the others, which runs were left out and why, and the command that made it.
 
 ``publish.publish`` makes one, ``read`` reads it like a folder of runs, ``verify.verify`` checks it.
@@ -14,7 +17,9 @@ A published folder, ``results/dmc-quick/``, holds
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +35,14 @@ from wpt_bench.records import Episode, Plan, Recorded, RecordError, Run, sha256,
 SCHEMA = 1
 RUNS, EPISODES, FIGURES, MANIFEST = "runs.jsonl", "episodes.parquet", "figures.json", "manifest.json"
 CONTENTS = (RUNS, EPISODES, FIGURES)
-"""What the manifest vouches for, and where there is one, for the file of experiments."""
-EXPERIMENTS = "experiments.json"
+"""What every published folder has."""
+EXPERIMENTS, CARD, PAGE, STAGES = "experiments.json", "data_card.json", "report.html", "stages"
+FIRST_FIGURE = re.compile(r"curves-(state|pixels)-(all|wpt)\.png")
+_KEPT = re.compile(
+    rf"{STAGES}/[0-9a-f]{{16}}/(stage\.json|weights\.safetensors|open_loop\.safetensors)"
+    rf"|{re.escape(CARD)}|{re.escape(PAGE)}|{FIRST_FIGURE.pattern}"
+)
+"""What else may be in one, beside the experiments: see ``add``."""
 
 MOST_BYTES = 64 * 2**20
 """Of a run's rows, unpacked: ten times what the longest run has. As Python's objects they take twenty times that."""
@@ -94,7 +105,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         suite, profile: of all its runs.
         command: makes this folder from the folder of runs.
         runs, episodes: lines of ``runs.jsonl`` and rows of ``episodes.parquet``.
-        files: SHA-256 of every other file, in hex digits, by name.
+        files: SHA-256 of every other file, in hex digits, by its path in the folder.
         left_out: runs that are not in it.
     """
 
@@ -125,9 +136,14 @@ def write(
 ) -> Manifest:
     """Writes runs, episodes, experiments and the manifest, without figures yet; the same runs give the same bytes.
 
-    Runs that are not ``done``, or whose episodes cannot be read, are left out and listed after ``left_out``.
+    What an earlier publication had kept beside its runs is removed. Runs that are not ``done``, or whose episodes
+    cannot be read, are left out and listed after ``left_out``.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if _KEPT.fullmatch(path.name):
+            path.unlink()
+    shutil.rmtree(folder / STAGES, ignore_errors=True)
     gaps = list(left_out)
     lines: list[bytes] = []
     sink = pa.BufferOutputStream()
@@ -171,12 +187,19 @@ def write(
     return manifest
 
 
-def add_figures(folder: Path, manifest: Manifest, figures: bytes) -> Manifest:
-    """Writes ``figures.json`` and the manifest that vouches for it."""
-    write_atomic(folder / FIGURES, figures)
-    whole = msgspec.structs.replace(manifest, files=manifest.files | _digests(folder, CONTENTS))
+def add(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Manifest:
+    """Writes figures, or what is kept beside the runs, by path in the folder; and the manifest that vouches for it."""
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / name, content)
+    whole = msgspec.structs.replace(manifest, files=manifest.files | _digests(folder, contents))
     _write_manifest(folder, whole)
     return whole
+
+
+def unlisted(folder: Path, manifest: Manifest) -> list[str]:
+    """Files of a published folder, by path in it, that the manifest does not vouch for."""
+    return [name for name in _files(folder) if name not in manifest.files and name != MANIFEST]
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -197,7 +220,8 @@ def altered(folder: Path, manifest: Manifest) -> list[str]:
     said = []
     for name, expected in manifest.files.items():
         path = folder / name
-        if name not in (*CONTENTS, EXPERIMENTS) or path.is_symlink():
+        known = name in (*CONTENTS, EXPERIMENTS) or _KEPT.fullmatch(name)
+        if not known or any((folder / part).is_symlink() for part in (Path(name), *Path(name).parents[:-1])):
             said.append(f"{folder / MANIFEST} leads out of its folder by {name[:80]!r}; do not trust it.")
         elif not path.is_file():
             said.append(f"{path} is missing.")
@@ -215,6 +239,17 @@ def read_experiments(folder: Path) -> Experiments:
         return msgspec.json.decode(path.read_bytes(), type=Experiments)
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise RecordError(f"{path} cannot be read as the plans of experiments: {error}") from error
+
+
+def read_card(folder: Path) -> list[dict[str, Any]]:
+    """Rows of the data card that was kept, none without; raises RecordError if they cannot be read."""
+    path = folder / CARD
+    if not path.is_file() or path.is_symlink():
+        return []
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[dict[str, Any]])
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise RecordError(f"{path} cannot be read as a data card: {error}") from error
 
 
 def read(folder: Path) -> tuple[list[Recorded], list[str]]:
@@ -325,6 +360,13 @@ def _gap(run: Run, status: str, why: str) -> LeftOut:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     raw = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
     yield from ((number, line) for number, line in enumerate(raw.split(b"\n"), start=1) if line)
+
+
+def _files(folder: Path) -> list[str]:
+    """Every file below a folder, by its path in it."""
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
+    )
 
 
 def _digests(folder: Path, names: Iterable[str]) -> dict[str, str]:

@@ -55,7 +55,7 @@ def publish(
     manifest = archive.write(
         folder, found, suite=suite, profile=profile, command=command, left_out=gaps, experiments=experiments
     )
-    return archive.add_figures(folder, manifest, encode(recompute(folder, suite, profile)))
+    return archive.add(folder, manifest, {archive.FIGURES: encode(recompute(folder, suite, profile))})
 
 
 def recompute(folder: Path, suite: str, profile: str) -> dict[str, Any]:

@@ -103,9 +103,8 @@ def _contents(folder: Path, manifest: Manifest, found: Sequence[Recorded]) -> It
     for name in CONTENTS:
         if name not in manifest.files:
             yield f"{path} has no checksum of {name}."
-    for other in sorted(folder.iterdir()):
-        if other.name not in manifest.files and other.name != MANIFEST:
-            yield f"{other} is not in {MANIFEST}, so nothing vouches for it."
+    for other in archive.unlisted(folder, manifest):
+        yield f"{folder / other} is not in {MANIFEST}, so nothing vouches for it."
     runs = [one.run for one in found if one.file == folder / EPISODES]
     if len(runs) != manifest.runs:
         yield f"{folder / RUNS} has {len(runs)} usable runs and {MANIFEST} says {manifest.runs}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -41,9 +42,14 @@ from wpt_bench.cli.console import (
 )
 from wpt_bench.cli.jobs import data_of, data_set, job_names, make_runs, stages_of, where_made
 from wpt_bench.cli.reporting import report_experiment, report_grid
+from wpt_bench.protocol import UserError
 
 
-@command(app, "wpt-bench pretrain dmc · wpt-bench pretrain metaworld --profile smoke --executor ray")
+@command(
+    app,
+    "wpt-bench pretrain dmc · wpt-bench pretrain dmc --profile lite --published results/dmc-lite · "
+    "wpt-bench pretrain metaworld --profile smoke --executor ray",
+)
 def pretrain(
     suite: Suite,
     profile: ProfileName = "quick",
@@ -57,17 +63,29 @@ def pretrain(
     address: Address = "",
     gpus_per_run: GpusPerRun = 0.0,
     storage: Storage = "",
+    published: Annotated[
+        Path | None,
+        typer.Option("--published", help="a published folder: take what it has of the same data and settings"),
+    ] = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Pre-trains the shared world model, collecting the data first if need be."""
+    """Pre-trains the shared world model, or takes a published one, collecting the data first if need be."""
+    from wpt_bench.analysis.archive import is_published
     from wpt_bench.running import bench as benching
+    from wpt_bench.running import kept
     from wpt_bench.running.plan import Layout, select
 
+    if published is not None and not is_published(published):
+        raise UserError(f"{published} is no published folder; leave --published away to pre-train.")
     selection, layout = select(suite, profiles.load(profile), parts(tasks), (), seeds_in(seeds)), Layout(out)
     where = where_made(workers, device, executor, address, gpus_per_run, storage)
     dataset = data_set(selection, layout, workers, yes)
-    with grid_bars(job_names(stages_of([selection], dataset.digest).values())) as show:
+    wanted = stages_of([selection], dataset.digest)
+    if published is not None and not kept.take(published, layout, wanted):
+        said = f"Nothing is taken from {published}: what the grid starts from is made already, or not there from the"
+        errors.print(f"{plain(said)} same data and settings.", highlight=False, soft_wrap=True)
+    with grid_bars(job_names(wanted.values())) as show:
         stages = benching.ensure_stages(selection, layout, dataset, show, retries=retries, **where)
     rows = [
         {"stage": stage.id, "seed": stage.identity["seed"]}

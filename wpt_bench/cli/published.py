@@ -25,6 +25,7 @@ from wpt_bench.cli.console import (
     print_json,
     progress_bar,
 )
+from wpt_bench.cli.reporting import keep_page
 from wpt_bench.protocol import UserError
 
 
@@ -35,11 +36,14 @@ def publish(
     to: Annotated[Path, typer.Option("--to", help="folder of published folders")] = RESULTS,
     out: Out = OUT,
 ) -> None:
-    """Packs the finished runs of a suite and profile, with every figure, into a folder to commit."""
+    """Packs the finished runs of a suite and profile into a folder to commit: records, every figure, the pre-trained
+    world models that they started from (up to 16 MiB each), the data card, and the page."""
+    from wpt_bench.analysis import archive
     from wpt_bench.analysis import publish as publishing
     from wpt_bench.running import bench as benching
+    from wpt_bench.running import kept
     from wpt_bench.running.experiment import current
-    from wpt_bench.running.plan import Layout, identities, select
+    from wpt_bench.running.plan import Layout, identities, select, stages
 
     selection, layout = select(suite, profiles.load(profile)), Layout(out)
     name, known = selection.profile.name, registry.suite(suite).name
@@ -51,21 +55,22 @@ def publish(
             f"collect it: wpt-bench data collect {suite} --profile {profile}."
         )
     plans, outdated = current(plans, dataset.digest if dataset else None)
-    for fault in (*faults, *outdated):
-        errors.print(f"Left out: {plain(fault)}", highlight=False, soft_wrap=True)
+    gaps = [*faults, *outdated]
     command = f"wpt-bench publish {suite} --profile {profile} --to {to}" + ("" if out == OUT else f" --out {out}")
     folder = to / f"{known}-{name}"
-    made = publishing.publish(
-        layout.runs,
-        folder,
-        suite=known,
-        profile=name,
-        command=command,
-        plans=plans,
-        grid=identities(selection, dataset.digest if dataset else None),
-    )
-    for gap in made.left_out:
-        errors.print(f"Left out: {plain(f'{gap.id} ({gap.status}): {gap.why}')}", highlight=False, soft_wrap=True)
+    grid = identities(selection, dataset.digest if dataset else None)
+    made = publishing.publish(layout.runs, folder, suite=known, profile=name, command=command, plans=plans, grid=grid)
+    if dataset is not None:
+        used = {one.run.identity.stage for one in archive.read(folder)[0] if one.run.status == "done"}
+        own = [records.digest(stage) for stage in stages(selection, dataset.digest)]
+        contents, left_out = kept.contents(layout, [stage for stage in own if stage in used])
+        with progress_bar("computing labels") as progress:
+            card = benching.report_extras(selection, layout, progress).get("data_card", [])
+        made = archive.add(folder, made, contents | {archive.CARD: msgspec.json.format(msgspec.json.encode(card))})
+        gaps += left_out
+    made = keep_page(folder, layout, made)
+    for gap in (*gaps, *(f"{gap.id} ({gap.status}): {gap.why}" for gap in made.left_out)):
+        errors.print(f"Left out: {plain(gap)}", highlight=False, soft_wrap=True)
     console.print(f"{made.runs} runs, {made.episodes} episodes, in {folder}", highlight=False, soft_wrap=True)
     console.print(f"Check it: wpt-bench verify {folder}", highlight=False, soft_wrap=True)
 

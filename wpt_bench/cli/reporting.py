@@ -42,15 +42,23 @@ def report(
     methods: Methods = "",
     seeds: Seeds = "",
     out: Out = OUT,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="of a published folder: also put the page into it, for its readers")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Prints the comparison and renders the HTML report, from records alone."""
-    from wpt_bench.analysis.archive import is_published
+    from wpt_bench.analysis.archive import is_published, read_manifest
     from wpt_bench.running.plan import Layout, select
 
-    if suite not in registry.suites() and is_published(Path(suite)):
-        _report_published(Path(suite), Layout(out), as_json)
+    folder = Path(suite)
+    if suite not in registry.suites() and is_published(folder):
+        _report_published(folder, Layout(out), as_json)
+        if keep:
+            keep_page(folder, Layout(out), read_manifest(folder))
         return
+    if keep:
+        raise UserError("--keep is for a published folder; make one: wpt-bench publish dmc.")
     loaded = profiles.load(profile)
     names = [suite] if suite else [name for name in loaded.grids if Layout(out).data(name, loaded.name).exists()]
     if not names:
@@ -117,7 +125,8 @@ def report_grid(selection: Any, layout: Any, as_json: bool) -> None:
     ):
         command += f" --{option} {','.join(chosen)}" if chosen != list(own) else ""
     page, title = layout.report(suite, profile), f"wpt-bench: {suite}, {profile}"
-    _render(comparisons, page, title, command, extras, as_json, experiments=found, faults=faults)
+    made = _render(comparisons, page, title, command, extras, experiments=found, faults=faults)
+    _say(comparisons, made, as_json)
 
 
 def report_experiment(plan: Any, layout: Any, again: str, as_json: bool) -> None:
@@ -136,16 +145,42 @@ def report_experiment(plan: Any, layout: Any, again: str, as_json: bool) -> None
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
 
 
+def keep_page(folder: Path, layout: Any, manifest: Any) -> Any:
+    """Puts the page of a published folder, and its first figure, into it; returns the manifest that vouches for them.
+
+    The same records give the same bytes.
+    """
+    from wpt_bench.analysis import archive
+
+    page = _published(folder, layout)[1]
+    figures = [
+        path for path in sorted((page.parent / "figures").iterdir()) if archive.FIRST_FIGURE.fullmatch(path.name)
+    ]
+    return archive.add(folder, manifest, {path.name: path.read_bytes() for path in (page, *figures)})
+
+
 def _report_published(folder: Path, layout: Any, as_json: bool) -> None:
     """A page of committed records."""
-    from wpt_bench.analysis.archive import read_manifest
-    from wpt_bench.analysis.publish import read_published
+    _say(*_published(folder, layout), as_json)
 
-    manifest = read_manifest(folder)
+
+def _published(folder: Path, layout: Any) -> tuple[Any, Path]:
+    """The comparisons of committed records, and their page."""
+    from wpt_bench.analysis import archive
+    from wpt_bench.analysis.publish import read_published
+    from wpt_bench.running import kept
+
+    manifest = archive.read_manifest(folder)
     comparisons, found = read_published(folder, manifest.suite, manifest.profile)
+    extras, faults = {}, []
+    try:
+        extras = kept.extras(folder) | {"data_card": archive.read_card(folder)}
+    except (UserError, records.RecordError) as error:
+        faults.append(str(error))
     title = f"wpt-bench: {manifest.suite}, {manifest.profile}, as published"
     page = layout.out / "reports" / f"published-{folder.resolve().name}"
-    _render(comparisons, page, title, f"wpt-bench report {folder}", {}, as_json, experiments=found)
+    command = f"wpt-bench report {folder}"
+    return comparisons, _render(comparisons, page, title, command, extras, experiments=found, faults=faults)
 
 
 def _render(
@@ -154,37 +189,46 @@ def _render(
     title: str,
     command: str,
     extras: dict[str, Any],
-    as_json: bool,
     *,
     experiments: Sequence[Any] = (),
     faults: Sequence[str] = (),
-) -> None:
-    """Writes the page and says on the console what it says."""
-    from wpt_bench.analysis.properties import Declaration, declared
+) -> Path:
+    """Writes the page."""
     from wpt_bench.reports.page import write
-    from wpt_bench.reports.table_one import show_declared, show_measured
-    from wpt_bench.reports.tables import show
 
-    by_code = declared(
-        Declaration(method.name, method.family, str(method.data_access), method.online)
-        for method in registry.methods().values()
-    )
-    page = write(
+    return write(
         comparisons,
         folder,
         title=title,
         extras=extras,
-        declared=by_code,
+        declared=_declared(),
         command=command,
         experiments=experiments,
         faults=faults,
     )
+
+
+def _declared() -> Any:
+    """Table 1 as the installed methods declare it."""
+    from wpt_bench.analysis.properties import Declaration, declared
+
+    return declared(
+        Declaration(method.name, method.family, str(method.data_access), method.online)
+        for method in registry.methods().values()
+    )
+
+
+def _say(comparisons: Any, page: Path, as_json: bool) -> None:
+    """Says on the console what the page says."""
+    from wpt_bench.reports.table_one import show_declared, show_measured
+    from wpt_bench.reports.tables import show
+
     if as_json:
         print_json(json.loads((page.parent / "summary.json").read_text()) | {"report": str(page)})
         return
     for comparison in comparisons:
         show(comparison, console)
-    show_declared(by_code, console)
+    show_declared(_declared(), console)
     for comparison in comparisons:
         show_measured(comparison, console)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)

@@ -94,8 +94,12 @@ class Layout:
         """A shared pre-training, or an agent that all tasks share."""
         return self.out / "stages" / stage_id
 
+    def record(self, stage_id: str) -> Path:
+        """Its record, there once it is finished."""
+        return self.stage(stage_id) / "stage.json"
+
     def weights(self, stage_id: str) -> Path:
-        """Its weights, there once it is finished."""
+        """Its weights."""
         return self.stage(stage_id) / "weights.safetensors"
 
     def examples(self, stage_id: str) -> Path:

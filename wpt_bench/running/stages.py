@@ -65,7 +65,7 @@ class Stage(msgspec.Struct, forbid_unknown_fields=True):
 
 def read_stage(layout: Layout, stage_id: str) -> Stage | None:
     """The record of a finished stage, or None."""
-    path = layout.stage(stage_id) / "stage.json"
+    path = layout.record(stage_id)
     if not path.exists():
         return None
     try:
@@ -169,7 +169,7 @@ def make(
             notes=made.learned.notes,
             files={path.name: records.sha256(path) for path in left},
         )
-        records.write_atomic(folder / "stage.json", records.encode_checked(stage))
+        records.write_atomic(layout.record(stage_id), records.encode_checked(stage))
         checkpoint.clear(folder)
 
 
