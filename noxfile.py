@@ -111,10 +111,12 @@ def regression(session: nox.Session) -> None:
     out = ROOT / "out" / "regression" / code_digest(ROOT)
     bench(session, "run", "metaworld", "--profile", "gate", "--yes", "--out", str(out))
     measured, comment = out / "throughput.json", out.parent / "comment.md"
+    comment.unlink(missing_ok=True)
     options = ("--override-ini=addopts=", "-q", f"--benchmark-json={measured}", "--benchmark-quiet")
-    session.run(PYTHON, "-m", "pytest", "tests/benchmarks/test_throughput.py", *options, env={"OMP_NUM_THREADS": "1"})
+    throughput = ("-m", "pytest", "tests/benchmarks/test_throughput.py", *options)
     slower = False
     try:
+        session.run(PYTHON, *throughput, env={"OMP_NUM_THREADS": "1"})
         session.run(PYTHON, "tests/benchmarks/throughput.py", measured)
     except CommandFailed:  # the runs are judged all the same
         slower = True
@@ -131,6 +133,7 @@ def code_digest(root: Path) -> str:
     """Of everything that a run's behaviour follows from: runs of other code are never taken for this code's."""
     rooms = (root / "wpt_bench", root / "baselines", root / "suites")
     sources = [path for room in rooms for path in room.rglob("*") if path.suffix in (".py", ".toml")]
+    sources += [root / "pyproject.toml", root / "constraints.txt"]  # of the libraries
     whole = hashlib.sha256()
     for path in sorted(sources):
         whole.update(b"%s\0%s\0" % (path.relative_to(root).as_posix().encode(), path.read_bytes()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich import box, table
@@ -9,14 +10,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from wpt_bench.analysis.aggregate import three
-from wpt_bench.analysis.gate import FIGURES, Change
+from wpt_bench.analysis.gate import FIGURES, LEAST, Change
 from wpt_bench.analysis.regression import ErrorRate, Regression
 from wpt_bench.reports.table import Cell, Row, Table, headings
 
 HEADINGS = ("method", "figure", "task", "before", "now", "difference [95%]", "better", "p")
 NUMBERS = HEADINGS[3:]
 SHORT = {"auc": "AUC", "score": "final"}
-RATES = ("candidate", "seeds", "against", "runs", "effect", "pass", "regressed", "inconclusive")
+RATES = ("candidate", "seeds", "against", "runs", "effect", "pass", "regressed [95%]", "inconclusive")
+COLUMNS = "Intervals are two-sided, of one figure each; p is one-sided and adjusted for all figures."
 
 
 def sentence(found: Regression) -> str:
@@ -31,11 +33,19 @@ def sentence(found: Regression) -> str:
             f"(difference {_difference(first)}, adjusted p = {_p(first.p)}){others}."
         )
     if verdict.answer == "pass":
-        return f"Nothing became worse, and no method lost more than {verdict.margin:.0%} of a figure over all tasks."
+        return f"Nothing is shown to be worse; a loss of more than {verdict.margin:.0%} over all tasks is ruled out."
+    if verdict.few:
+        before, after = min(verdict.seeds.values(), key=min)
+        return (
+            f"Nothing is shown to be worse, but a pass takes {LEAST} seeds on either side ({before} of the baseline, "
+            f"{after} of the candidate)."
+        )
     first = min(verdict.open, key=lambda change: change.difference.value)
+    if first.baseline == 0:
+        return f"{_name(first)} is 0 in the baseline, of which nothing can be lost: compare on tasks that it learns."
     return (
         f"Nothing is shown to be worse, but {_name(first)} may have lost more than {verdict.margin:.0%} of "
-        f"{three(first.baseline)} (difference {_difference(first)}); more seeds decide it."
+        f"{three(first.baseline)} (difference {_difference(first)}); more seeds would tell."
     )
 
 
@@ -47,6 +57,7 @@ def show(found: Regression, console: Console) -> None:
     for row in _rows(found):
         shown.add_row(*map(escape, row))
     console.print(shown)
+    console.print(COLUMNS, style="dim")
     colour = {"pass": "green", "regressed": "red", "inconclusive": "yellow"}[found.verdict.answer]
     console.print(f"[{colour}]{found.verdict.answer}[/]: {escape(sentence(found))}", highlight=False, soft_wrap=True)
     for note in found.notes:
@@ -55,12 +66,22 @@ def show(found: Regression, console: Console) -> None:
 
 def markdown(found: Regression) -> str:
     """The same as a comment for a pull request."""
-    rows = tuple(Row(tuple(map(Cell, row))) for row in _rows(found))
+    rows = tuple(Row(tuple(Cell(_plain(text)) for text in row)) for row in _rows(found))
     figures = Table("gate", _title(found), headings(*HEADINGS, numbers=NUMBERS), rows).markdown()
-    parts = [f"### Sample efficiency: {found.verdict.answer}", sentence(found), f"{_title(found)}.", figures.rstrip()]
+    parts = [
+        f"### Sample efficiency: {found.verdict.answer}",
+        _plain(sentence(found)),
+        _plain(f"{_title(found)}. {COLUMNS}"),
+        figures.rstrip(),
+    ]
     if found.notes:
-        parts.append("\n".join(f"- {note}" for note in found.notes))
+        parts.append("\n".join(f"- {_plain(note)}" for note in found.notes))
     return "\n\n".join(parts) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is and that calls nobody: names are a stranger's to choose."""
+    return re.sub(r"([\\`*_<>~])", r"\\\1", text).replace("@", "@\N{ZERO WIDTH SPACE}")
 
 
 def show_rates(rates: Sequence[ErrorRate], console: Console) -> None:
@@ -75,7 +96,8 @@ def show_rates(rates: Sequence[ErrorRate], console: Console) -> None:
 
 
 def _rate(rate: ErrorRate) -> tuple[str, ...]:
-    shares = (f"{share:.1%}" for share in (rate.passed, rate.regressed, rate.inconclusive))
+    regressed = f"{rate.regressed:.1%} [{rate.low:.0%}, {rate.high:.0%}]"
+    shares = (f"{rate.passed:.1%}", regressed, f"{rate.inconclusive:.1%}")
     return rate.arm, str(rate.seeds), str(rate.baseline), str(rate.runs), three(rate.effect, "+"), *shares
 
 
@@ -84,7 +106,8 @@ def _title(found: Regression) -> str:
         f"{method}: {before} seeds of the baseline, {after} of the candidate"
         for method, (before, after) in found.verdict.seeds.items()
     )
-    return f"{found.suite}, {found.profile}, {found.observation}, {found.budget:,} environment steps ({seeds})"
+    its = f"{found.suite} {', '.join(found.tasks)}, {found.profile}, {found.observation}"
+    return f"{its}, {found.budget:,} environment steps ({seeds})"
 
 
 def _rows(found: Regression) -> list[tuple[str, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 
 from wpt_bench import records
 from wpt_bench.analysis import archive
-from wpt_bench.analysis.gate import ALPHA, FIGURES, MARGIN, Answer, Side, Verdict, judge
-from wpt_bench.analysis.scores import Reading, RunTable, expected_runs, load_runs, score_matrix
+from wpt_bench.analysis.gate import ALPHA, FIGURES, MARGIN, Answer, Side, Verdict, answer, judge
+from wpt_bench.analysis.scores import IncompleteError, Reading, RunTable, expected_runs, load_runs, score_matrix
 from wpt_bench.protocol import UserError
-from wpt_bench.records import Identity
+from wpt_bench.records import Identity, RecordError, Run
 
 TRIALS = 1000
+POOLS = 40
+"""Sets of runs that might have been made instead of those that were, to see how well so many runs know a rate."""
+POOL_TRIALS = 100
+PERMUTATIONS = 2000
+"""Shuffles in a trial: fewer than a verdict takes, for there are many trials."""
 LOSSES = (0.1, 0.25, 0.5)
 """Shares of every score that candidates are made to lose, to see which losses are noticed."""
 
@@ -28,6 +33,7 @@ class Regression:
 
     Attributes:
         suite, profile, observation, budget: of all runs; the budget in environment steps.
+        tasks: that are compared.
         baseline, candidate: folders as they were given.
         verdict: of the gate.
         notes: a sentence for whatever else differs or was left out.
@@ -37,6 +43,7 @@ class Regression:
     profile: str
     observation: str
     budget: int
+    tasks: tuple[str, ...]
     baseline: str
     candidate: str
     verdict: Verdict
@@ -48,12 +55,14 @@ class ErrorRate:
     """How often the gate gives each answer about one kind of candidate.
 
     Attributes:
-        arm: ``unchanged``; a loss, every score of unchanged runs lowered by a share of itself; or factor and level of
-            the experiment whose runs stand for the candidate.
+        arm: ``unchanged``; a loss, every score of unchanged runs lowered by a share of itself; or experiment, factor
+            and level whose runs stand for the candidate.
         seeds: of the candidate. baseline: of the baseline.
-        runs: independent runs of the arm, per task, that candidates are drawn from.
-        effect: mean of the arm's area minus that of the unchanged runs, over tasks and all runs.
+        runs: independent seeds of the arm that candidates are drawn from.
+        effect: mean of the arm's area (of its final score, where it is offline) minus that of the unchanged runs, over
+            tasks and all runs.
         passed, regressed, inconclusive: shares of the trials. trials: how many.
+        low, high: 95% interval of ``regressed``, from the rates that resampled sets of runs give.
     """
 
     arm: str
@@ -65,6 +74,8 @@ class ErrorRate:
     regressed: float
     inconclusive: float
     trials: int
+    low: float
+    high: float
 
 
 def compare_folders(
@@ -89,7 +100,8 @@ def compare_folders(
     Raises:
         UserError: there is nothing to compare, or what there is cannot be compared.
     """
-    readings = Reading(_runs_in(baseline)), Reading(_runs_in(candidate))
+    roots = _runs_in(baseline), _runs_in(candidate)
+    readings = Reading(roots[0]), Reading(roots[1])
     suite, profile = _pair(readings[0], baseline, suite, profile)
     before = _table(readings[0], suite, profile)
     after = _table(readings[1], suite, profile, before.observation)
@@ -101,15 +113,24 @@ def compare_folders(
                 f"{candidate} has no runs of the baseline's {what} {', '.join(lacking)}: make them with the same "
                 f"profile (wpt-bench run {suite} --profile {profile}), or name what to compare with --{what}s."
             )
+    sides = [
+        _sides(before, methods, tasks, "baseline", baseline),
+        _sides(after, methods, tasks, "candidate", candidate),
+    ]
     _same_protocol(before, after, methods, tasks)
-    sides = [{method: _side(table, method, tasks) for method in methods} for table in (before, after)]
-    if lonely := [method for method in methods if sides[0][method].seeds + sides[1][method].seeds < 3]:
-        raise UserError(f"One seed of {lonely[0]} on either side decides nothing; make more: --seeds 0,1,2,3.")
+    _refuse_others(before, after, readings[1], methods, tasks, candidate)
+    for method in methods:
+        figures = [list(side[method].figures) for side in sides]
+        if figures[0] != figures[1]:
+            raise UserError(f"{method} learns online on one side and offline on the other, which is no comparison.")
+        if sides[0][method].seeds + sides[1][method].seeds < 3:
+            raise UserError(f"One seed of {method} on either side decides nothing; make more: --seeds 0,1,2,3.")
     return Regression(
         suite=suite,
         profile=profile,
         observation=before.observation,
         budget=before.budget,
+        tasks=tuple(tasks),
         baseline=str(baseline),
         candidate=str(candidate),
         verdict=judge(*sides, alpha=alpha, margin=margin),
@@ -120,6 +141,8 @@ def compare_folders(
 def error_rates(
     folder: Path,
     *,
+    suite: str = "",
+    profile: str = "",
     method: str = "wpt",
     seeds: Sequence[int],
     losses: Sequence[float] = LOSSES,
@@ -130,13 +153,14 @@ def error_rates(
 ) -> list[ErrorRate]:
     """How often the gate errs, from draws out of independent runs; the same runs and arguments give the same rates.
 
-    A candidate of ``n`` seeds is drawn without replacement, task by task: unchanged ones from the baseline's own runs,
-    of which those that are left are the baseline then; the same with their scores lowered; broken ones from an
-    experiment's arm, against as large a draw of the baseline. Runs of one trial are thus disjoint; trials share runs,
-    so that a rate is that of these runs, and cannot be known better than so many runs allow.
+    Runs are drawn seed by seed, with all tasks of a seed. An unchanged candidate of ``n`` seeds is drawn without
+    replacement from the baseline's own runs, of which those that are left are the baseline then; so is one whose scores
+    are lowered. A broken candidate is drawn with replacement from an experiment's arm, and its baseline with
+    replacement from all of the baseline's runs: without, draws of nearly all runs would hardly vary.
 
     Args:
         folder: published, with runs of the method and an experiment that breaks it.
+        suite, profile: may be left out where the folder has one of each.
         method: whose.
         seeds: sizes of candidates.
         losses: shares of every score that are lost.
@@ -148,51 +172,106 @@ def error_rates(
         UserError: a size leaves fewer than two runs for the baseline, or there is nothing to draw from.
     """
     reading = Reading(_runs_in(folder))
-    suite, profile = _pair(reading, folder, "", "")
+    suite, profile = _pair(reading, folder, suite, profile)
     table = _table(reading, suite, profile)
     _known((method,), table.methods, "method", folder)
     whole = _side(table, method, table.tasks)
-    arms = {"unchanged": whole} | {f"{loss:.0%} of every score lost": _lowered(whole, loss) for loss in losses}
-    own = set(arms)
-    for plan in archive.read_experiments(reading.root).plans:
-        for its in plan.arms:
-            if its.method == method and not its.reference:
-                arms[f"{its.factor}: {its.level}"] = _side_of(reading, its.runs, table.tasks)
-    found = []
     for size in seeds:
         if not 1 <= size <= whole.seeds - 2:
             raise UserError(f"A candidate of {size} seeds leaves too few of the baseline's {whole.seeds}.")
-        for name, arm in arms.items():
-            if size > arm.seeds:
-                continue
+    arms: list[tuple[str, Side, _Draw]] = [("unchanged", whole, _halves(0.0))]
+    arms += [(f"{loss:.0%} of every score lost", whole, _halves(loss)) for loss in losses]
+    for plan in archive.read_experiments(reading.root).plans:
+        for its in plan.arms:
+            if its.method == method and not its.reference:
+                broken = _side_of(reading, its.runs, table.tasks)
+                arms.append((f"{plan.name}, {its.factor}: {its.level}", broken, _replaced))
+    first = next(iter(whole.figures))
+    found = []
+    for size in seeds:
+        for name, arm, draw in arms:
             rng = np.random.default_rng([seed, size])
-            answers: Counter[Answer] = Counter()
-            for _ in range(trials):
-                order = _order(whole, rng)
-                before, _ = _split(whole, size, order)
-                _, after = _split(arm, size, order if name in own else _order(arm, rng))
-                answers[judge({method: before}, {method: after}, alpha=alpha, margin=margin).answer] += 1
+            answers = _answers(whole, arm, draw, size, trials, rng, alpha, margin)
+            others = [
+                _answers(*_resampled(whole, arm, rng), draw, size, POOL_TRIALS, rng, alpha, margin)["regressed"]
+                for _ in range(POOLS)
+            ]
+            low, high = np.quantile(np.array(others) / POOL_TRIALS, [0.025, 0.975]).tolist()
             found.append(
                 ErrorRate(
                     arm=name,
                     seeds=size,
-                    baseline=whole.seeds - size,
+                    baseline=draw(whole, arm, size, rng)[0].seeds,
                     runs=arm.seeds,
-                    effect=float(arm.figures["auc"].mean() - whole.figures["auc"].mean()),
+                    effect=float(arm.figures[first].mean() - whole.figures[first].mean()),
                     passed=answers["pass"] / trials,
                     regressed=answers["regressed"] / trials,
                     inconclusive=answers["inconclusive"] / trials,
                     trials=trials,
+                    low=low,
+                    high=high,
                 )
             )
     return found
 
 
+_Draw = Callable[[Side, Side, int, np.random.Generator], tuple[Side, Side]]
+"""Baseline and candidate of so many seeds, from the baseline's runs and from an arm's."""
+
+
+def _answers(
+    whole: Side,
+    arm: Side,
+    draw: _Draw,
+    size: int,
+    trials: int,
+    rng: np.random.Generator,
+    alpha: float,
+    margin: float,
+) -> Counter[Answer]:
+    """How often the gate gives each answer."""
+    drawn = (draw(whole, arm, size, rng) for _ in range(trials))
+    return Counter(answer(*sides, alpha=alpha, margin=margin, permutations=PERMUTATIONS) for sides in drawn)
+
+
+def _halves(loss: float) -> _Draw:
+    """Disjoint draws of the baseline's runs; the candidate loses a share of its scores."""
+
+    def draw(whole: Side, arm: Side, size: int, rng: np.random.Generator) -> tuple[Side, Side]:
+        order = rng.permutation(whole.seeds)
+        return _taken(whole, order[size:]), _taken(arm, order[:size], 1 - loss)
+
+    return draw
+
+
+def _replaced(whole: Side, arm: Side, size: int, rng: np.random.Generator) -> tuple[Side, Side]:
+    return _resampled(whole, whole, rng)[0], _taken(arm, rng.integers(arm.seeds, size=size))
+
+
+def _resampled(whole: Side, arm: Side, rng: np.random.Generator) -> tuple[Side, Side]:
+    """As many runs of both as there are, drawn with replacement; the same of both where they are the same."""
+    again = _taken(whole, rng.integers(whole.seeds, size=whole.seeds))
+    return again, again if arm is whole else _taken(arm, rng.integers(arm.seeds, size=arm.seeds))
+
+
+def _taken(side: Side, seeds: NDArray[np.intp], share: float = 1.0) -> Side:
+    """Some of its seeds, with all their tasks; ``share`` of their scores."""
+    return Side({figure: scores[seeds] * share for figure, scores in side.figures.items()}, side.tasks)
+
+
 def _runs_in(folder: Path) -> Path:
-    """Where the runs are: the folder itself, or ``runs`` in what ``--out`` named."""
+    """Where the runs are: the folder itself, or ``runs`` in what ``--out`` named; UserError if it was tampered with."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give a published folder, a folder of runs, or what --out named.")
-    return folder if archive.is_published(folder) or not (folder / "runs").is_dir() else folder / "runs"
+    if archive.is_published(folder):
+        try:
+            wrong = archive.altered(folder, archive.read_manifest(folder))
+        except RecordError as error:
+            wrong = [" ".join(str(error).split())]
+        if wrong:
+            raise UserError(f"{wrong[0]} All that is wrong: wpt-bench verify {folder}.")
+        return folder
+    return folder / "runs" if (folder / "runs").is_dir() else folder
 
 
 def _apart(root: Path) -> set[str]:
@@ -230,6 +309,15 @@ def _known(wanted: Sequence[str], there: Sequence[str], what: str, folder: Path)
     return [name for name in there if not wanted or name in wanted]
 
 
+def _sides(table: RunTable, methods: Sequence[str], tasks: Sequence[str], whose: str, folder: Path) -> dict[str, Side]:
+    try:
+        return {method: _side(table, method, tasks) for method in methods}
+    except IncompleteError as error:
+        gaps = [gap for gap in table.missing if gap.method in methods and gap.task in tasks]
+        why = f" {gaps[0].task}, seed {gaps[0].seed}: {gaps[0].why}" if gaps else ""
+        raise UserError(f"The {whose}, {folder}, is not whole: {error}{why}") from error
+
+
 def _side(table: RunTable, method: str, tasks: Sequence[str]) -> Side:
     matrices = {figure: score_matrix(table, method, figure, tasks) for figure in _figures(table, method)}
     return Side(matrices, tuple(tasks))
@@ -246,22 +334,6 @@ def _side_of(reading: Reading, runs: Sequence[Identity], tasks: Sequence[str]) -
     return _side(table, table.methods[0], tasks)
 
 
-def _lowered(side: Side, loss: float) -> Side:
-    return Side({figure: scores * (1 - loss) for figure, scores in side.figures.items()}, side.tasks)
-
-
-def _order(side: Side, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Of its seeds, shuffled task by task: ``(seeds, tasks)``."""
-    return rng.random((side.seeds, len(side.tasks))).argsort(axis=0)
-
-
-def _split(side: Side, size: int, order: NDArray[np.intp]) -> tuple[Side, Side]:
-    """Two disjoint sets of runs: all but the first ``size`` of an order, and those."""
-    shuffled = {figure: np.take_along_axis(scores, order, axis=0) for figure, scores in side.figures.items()}
-    rest, first = ({name: its[part] for name, its in shuffled.items()} for part in (slice(size, None), slice(size)))
-    return Side(rest, side.tasks), Side(first, side.tasks)
-
-
 def _same_protocol(before: RunTable, after: RunTable, methods: Sequence[str], tasks: Sequence[str]) -> None:
     """Raises UserError unless runs of the two were made and are scored alike."""
     if before.budget != after.budget:
@@ -270,7 +342,13 @@ def _same_protocol(before: RunTable, after: RunTable, methods: Sequence[str], ta
             "sample efficiency is compared at equal budgets."
         )
     for task in tasks:
-        its = [_first(table, methods, task).protocol for table in (before, after)]
+        old, new = (_first(table, methods, task) for table in (before, after))
+        if old.suite_version != new.suite_version:
+            raise UserError(
+                f"The baseline is of version {old.suite_version} of the suite, the candidate of {new.suite_version}: "
+                "other environments, which are not compared."
+            )
+        its = old.protocol, new.protocol
         if its[0] != its[1]:
             names = sorted(name for name in its[0] | its[1] if its[0].get(name) != its[1].get(name))
             raise UserError(f"Baseline and candidate differ in the protocol of {task} ({', '.join(names)}).")
@@ -282,36 +360,87 @@ def _first(table: RunTable, methods: Sequence[str], task: str) -> Identity:
     )
 
 
-def _notes(before: RunTable, after: RunTable, methods: Sequence[str], tasks: Sequence[str]) -> list[str]:
-    """What a reader of the verdict should know besides."""
-    notes = []
-    for method in methods:
-        old, new = (
-            [run.identity for run in table.records.values() if run.identity.method == method]
-            for table in (before, after)
+def _refuse_others(
+    before: RunTable, after: RunTable, reading: Reading, methods: Sequence[str], tasks: Sequence[str], folder: Path
+) -> None:
+    """Raises UserError if the candidate's folder has runs of two kinds, or the baseline's own records."""
+    versions = {run.identity.method: run.identity.method_version for run in after.records.values()}
+    known = {one.run.id: one.run.identity for one in reading.found}
+    others = [
+        absent
+        for absent in after.stale
+        if absent.method in methods
+        and absent.task in tasks
+        and known[absent.id].method_version >= versions[absent.method]
+    ]
+    if others:
+        raise UserError(
+            f"{folder} has runs of two kinds: {len(others)} would be left out ({others[0].why}, for instance). Which "
+            "is the candidate? Give a folder that has one kind of runs; experiments are told apart in a published one."
         )
-        for what, its in (("version", "method_version"), ("offline data", "data"), ("pre-training", "stage")):
-            if (one := {getattr(i, its) for i in old}) != (other := {getattr(i, its) for i in new}):
-                notes.append(f"{method}: another {what} ({_listed(one)} before, {_listed(other)} now).")
-        if old[0].settings != new[0].settings:
-            names = sorted(
-                name
-                for name in old[0].settings | new[0].settings
-                if old[0].settings.get(name) != new[0].settings.get(name)
-            )
-            notes.append(f"{method}: other settings ({', '.join(names)}).")
-    same = {records.digest(run.identity) for run in before.records.values()} & set(after.records)
-    if same:
-        notes.append(
+    sums = [{run.checksum for run in _of(table, methods, tasks)} - {""} for table in (before, after)]
+    if copied := sums[0] & sums[1]:
+        raise UserError(
+            f"{len(copied)} of the candidate's runs are records of the baseline, which say nothing of the code as it "
+            "is now: make the candidate's in a folder of their own, with --out."
+        )
+
+
+def _of(table: RunTable, methods: Iterable[str], tasks: Iterable[str]) -> list[Run]:
+    """The runs that are compared."""
+    return [run for run in table.records.values() if run.identity.method in methods and run.identity.task in tasks]
+
+
+def _notes(before: RunTable, after: RunTable, methods: Sequence[str], tasks: Sequence[str]) -> Iterator[str]:
+    """What a reader of the verdict should know besides."""
+    old, new = _of(before, methods, tasks), _of(after, methods, tasks)
+    revisions = [{run.provenance.get("git_revision") for run in its} for its in (old, new)]
+    yield f"Code: {_listed(revisions[0])} before, {_listed(revisions[1])} now."
+    if len(revisions[1]) > 1:
+        yield "The candidate's runs are of several revisions of the code; what the older ones did counts as well."
+    processors = [{_processor(run) for run in its} for its in (old, new)]
+    if processors[0] != processors[1]:
+        yield (
+            f"Another processor ({_listed(processors[0])} before, {_listed(processors[1])} now), where unchanged code "
+            "gives other runs too."
+        )
+    for method in methods:
+        its = [[run.identity for run in side if run.identity.method == method] for side in (old, new)]
+        for what, name in (
+            ("version", "method_version"),
+            ("offline data", "data"),
+            ("part of the data", "subset"),
+            ("sequence of tasks", "earlier"),
+        ):
+            one, other = ({_text(getattr(i, name)) for i in side} for side in its)
+            if one != other:
+                yield f"{method}: another {what} ({_listed(one)} before, {_listed(other)} now)."
+        if its[0][0].settings != its[1][0].settings:
+            one, other = (side[0].settings for side in its)
+            names = sorted(name for name in one | other if one.get(name) != other.get(name))
+            yield f"{method}: other settings ({', '.join(names)})."
+        stages = [{(i.seed, i.stage) for i in side} for side in its]
+        if any(dict(stages[0]).get(seed, stage) != stage for seed, stage in stages[1]):
+            yield f"{method}: another pre-training."
+    if same := {run.id for run in old} & {run.id for run in new}:
+        yield (
             f"{len(same)} of the candidate's runs have the identity of one of the baseline's: where nothing changed "
             "they repeat it, and the test is on the safe side."
         )
     for what, table in (("baseline", before), ("candidate", after)):
-        notes += [f"The {what}: {problem}" for problem in table.problems]
+        yield from (f"The {what}: {problem}" for problem in table.problems)
         if unused := [absent for absent in table.stale if absent.method in methods and absent.task in tasks]:
-            notes.append(f"{len(unused)} runs of the {what} are left out ({unused[0].why}, for instance).")
-    return notes
+            yield f"{len(unused)} runs of the {what} are left out ({unused[0].why}, for instance)."
 
 
-def _listed(values: set[object]) -> str:
+def _processor(run: Run) -> str:
+    machine = run.provenance.get("machine")
+    return str(machine.get("processor")) if isinstance(machine, dict) else "unknown"
+
+
+def _text(value: object) -> str:
+    return str(value) if value else "all" if isinstance(value, dict) else "none"
+
+
+def _listed(values: Iterable[object]) -> str:
     return ", ".join(sorted(map(str, values)))

@@ -23,6 +23,8 @@ from wpt_bench.records import write_atomic
 FAILED = 3
 
 Folder = Annotated[Path, typer.Argument(help="a published folder, a folder of runs, or what --out named")]
+GateSuite = Annotated[str, typer.Option("--suite", help="dmc or metaworld; default: the one there is")]
+GateProfile = Annotated[str, typer.Option("--profile", help="default: the one there is")]
 Alpha = Annotated[float, typer.Option("--alpha", min=0.001, max=0.5, help="chance of calling unchanged code regressed")]
 Margin = Annotated[
     float, typer.Option("--margin", min=0.01, max=1.0, help="share of a figure that may be lost and pass")
@@ -31,15 +33,16 @@ Margin = Annotated[
 
 @command(
     app,
-    "wpt-bench compare results/metaworld-gate out · wpt-bench compare results/metaworld-gate out --json · "
+    "wpt-bench compare results/metaworld-gate out/candidate · "
+    "wpt-bench compare results/metaworld-gate out/candidate --json · "
     "wpt-bench compare before/out after/out --profile gate --methods wpt --markdown comment.md",
     failed=FAILED,
 )
 def compare(
     baseline: Folder,
     candidate: Folder,
-    suite: Annotated[str, typer.Option("--suite", help="dmc or metaworld; default: the one there is")] = "",
-    profile: Annotated[str, typer.Option("--profile", help="default: the one there is")] = "",
+    suite: GateSuite = "",
+    profile: GateProfile = "",
     methods: Annotated[str, typer.Option("--methods", help="comma-separated; default: the baseline's")] = "",
     tasks: Annotated[str, typer.Option("--tasks", help="comma-separated; default: the baseline's")] = "",
     alpha: Alpha = 0.05,
@@ -51,12 +54,16 @@ def compare(
 ) -> None:
     """Says whether the candidate's sample efficiency is worse than the baseline's: pass, regressed or inconclusive.
 
-    Exit code 0: pass. 1: regressed. 2: inconclusive, more seeds are needed. 3: nothing could be compared.
+    Exit code 0: pass. 1: regressed. 2: inconclusive, more seeds are needed. 3: nothing could be compared. The
+    candidate's runs have to be made by the code that is judged, in a folder of their own: what is finished is not made
+    again.
     """
     from wpt_bench.analysis.gate import EXIT_CODES
     from wpt_bench.analysis.regression import compare_folders
     from wpt_bench.reports import gate as gate_report
 
+    if markdown:  # the verdict of another comparison is not to be taken for this one's
+        markdown.unlink(missing_ok=True)
     found = compare_folders(
         baseline,
         candidate,
@@ -87,8 +94,10 @@ def compare(
 )
 def error_rates(
     baseline: Folder,
+    suite: GateSuite = "",
+    profile: GateProfile = "",
     method: Annotated[str, typer.Option("--method", help="whose runs")] = "wpt",
-    seeds: Annotated[str, typer.Option("--seeds", help="of a candidate, comma-separated")] = "2,4,6,8",
+    seeds: Annotated[str, typer.Option("--seeds", help="of a candidate, comma-separated")] = "2,4,8,16",
     trials: Annotated[int, typer.Option("--trials", min=10, help="candidates drawn for each rate")] = 1000,
     alpha: Alpha = 0.05,
     margin: Margin = 0.25,
@@ -107,7 +116,16 @@ def error_rates(
     with progress_bar("drawing candidates") as progress:
         for done, size in enumerate(sizes):
             progress(done / len(sizes), f"{size} seeds")
-            rates += measure(baseline, method=method, seeds=[size], trials=trials, alpha=alpha, margin=margin)
+            rates += measure(
+                baseline,
+                suite=suite,
+                profile=profile,
+                method=method,
+                seeds=[size],
+                trials=trials,
+                alpha=alpha,
+                margin=margin,
+            )
     if as_json:
         print_json([asdict(rate) for rate in rates])
     else:
