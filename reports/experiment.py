@@ -13,12 +13,13 @@ from rich.markup import escape
 from rich.table import Table as ConsoleTable
 
 from wpt_bench.analysis.aggregate import Estimate, three
+from wpt_bench.analysis.archive import PAGE
 from wpt_bench.analysis.experiment import ArmSummary, ExperimentSummary
 from wpt_bench.analysis.summary import experiment_figures
 from wpt_bench.records import write_atomic
 from wpt_bench.reports.content import absent_table
 from wpt_bench.reports.factors import experiment_section, separated
-from wpt_bench.reports.page import PAGE, panels_of, save, templates
+from wpt_bench.reports.page import panels_of, save, templates
 from wpt_bench.reports.table import NOTHING
 
 ROOM_FOR_INTERVALS = 100

@@ -29,7 +29,7 @@ def sentence(found: Regression) -> str:
         more = len(verdict.worse) - 1
         others = f", and {more} more of the figures below" if more else ""
         return (
-            f"{_name(first)} fell from {three(first.baseline)} to {three(first.candidate)} "
+            f"{_name(first, found)} fell from {three(first.baseline)} to {three(first.candidate)} "
             f"(difference {_difference(first)}, adjusted p = {_p(first.p)}){others}."
         )
     if verdict.answer == "pass":
@@ -42,9 +42,9 @@ def sentence(found: Regression) -> str:
         )
     first = min(verdict.open, key=lambda change: change.difference.value)
     if first.baseline == 0:
-        return f"{_name(first)} is 0 in the baseline, of which nothing can be lost: compare on tasks that it learns."
+        return f"{_name(first, found)} is 0 in the baseline, of which nothing can be lost: take tasks that it learns."
     return (
-        f"Nothing is shown to be worse, but {_name(first)} may have lost more than {verdict.margin:.0%} of "
+        f"Nothing is shown to be worse, but {_name(first, found)} may have lost more than {verdict.margin:.0%} of "
         f"{three(first.baseline)} (difference {_difference(first)}); more seeds would tell."
     )
 
@@ -115,7 +115,7 @@ def _rows(found: Regression) -> list[tuple[str, ...]]:
         (
             change.method,
             SHORT[change.figure],
-            change.task or "all",
+            _task(change, found, "all"),
             three(change.baseline),
             three(change.candidate),
             _difference(change),
@@ -126,8 +126,13 @@ def _rows(found: Regression) -> list[tuple[str, ...]]:
     ]
 
 
-def _name(change: Change) -> str:
-    return f"{change.method}'s {FIGURES[change.figure]} on {change.task or 'all tasks'}"
+def _name(change: Change, found: Regression) -> str:
+    return f"{change.method}'s {FIGURES[change.figure]} on {_task(change, found, 'all tasks')}"
+
+
+def _task(change: Change, found: Regression, every: str) -> str:
+    """Of one figure, or ``every`` one of several."""
+    return change.task or (found.tasks[0] if len(found.tasks) == 1 else every)
 
 
 def _difference(change: Change) -> str:

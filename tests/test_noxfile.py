@@ -12,6 +12,8 @@ ROOMS = ("wpt_bench", "baselines", "suites")
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
     for room in ROOMS:
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
@@ -34,3 +36,10 @@ def test_other_code_has_another_digest(noxfile: ModuleType, copy: Path, file: st
     (copy / file).with_stem("renamed").unlink()
     found.add(noxfile.code_digest(copy))
     assert len(found) == 4
+
+
+@pytest.mark.parametrize("file", ["pyproject.toml", "constraints.txt"])
+def test_other_libraries_have_another_digest(noxfile: ModuleType, copy: Path, file: str) -> None:
+    before = noxfile.code_digest(copy)
+    (copy / file).write_text((copy / file).read_text() + "\n")
+    assert noxfile.code_digest(copy) != before

@@ -73,7 +73,14 @@ def test_what_was_not_measured_is_an_error(tmp_path, capsys, value):
     assert said.startswith("Error: ") and NAMES[0] in said and said.count("\n") == 1
 
 
-@pytest.mark.parametrize("text", [None, "no JSON", "[]", "{}", '{"benchmarks": [{"param": "x", "extra_info": {}}]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(None, "no JSON", "[]", "[1]", "{}", '{"benchmarks": null}', '{"benchmarks": [1]}'),
+        '{"benchmarks": [{"param": "x", "extra_info": {}}]}',
+        '{"benchmarks": [{"extra_info": {"calibrations": 1.0}}]}',
+    ],
+)
 def test_a_file_without_measurements_is_an_error(tmp_path, capsys, text):
     path = tmp_path / "now.json"
     if text is not None:
@@ -97,6 +104,22 @@ def test_a_reference_that_lacks_something_is_an_error(tmp_path, capsys):
     assert throughput.main([str(few), "--write", "--reference", str(reference)]) == 0
     assert throughput.main([str(now), "--reference", str(reference)]) == 3
     assert NAMES[0] in capsys.readouterr().err
+
+
+def test_measurements_that_say_not_where_they_are_of_are_no_reference(tmp_path, capsys):
+    path = measurement(tmp_path / "now.json")
+    path.write_text(path.read_text().replace('"rounds"', '"round"'))
+    assert throughput.main([str(path), "--write", "--reference", str(tmp_path / "reference.json")]) == 3
+    assert "rounds" in capsys.readouterr().err and not (tmp_path / "reference.json").exists()
+
+
+def test_another_machine_is_named(tmp_path, capsys):
+    now, reference = measurement(tmp_path / "now.json"), tmp_path / "reference.json"
+    assert throughput.main([str(now)]) == 0
+    assert "another machine: processor, cores, cpu_capability, versions differ" in capsys.readouterr().out
+    assert throughput.main([str(now), "--write", "--reference", str(reference)]) == 0
+    assert throughput.main([str(now), "--reference", str(reference)]) == 0
+    assert "another machine" not in capsys.readouterr().out
 
 
 def test_write_renews_the_reference(tmp_path):

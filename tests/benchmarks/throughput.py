@@ -22,6 +22,7 @@ from wpt_bench.protocol import UserError
 REFERENCE = Path(__file__).parents[2] / "results" / "throughput.json"
 TOLERANCE = 0.2
 """Share by which a ratio may grow. results/README.md says by how much ratios of the same code differ."""
+MACHINE = ("processor", "cores", "cpu_capability")
 SLOWER, NOTHING_COMPARED = 1, 3
 
 
@@ -53,8 +54,11 @@ def measured(paths: list[Path]) -> dict[str, list[float]]:
 def benchmarks_in(path: Path) -> list[dict[str, Any]]:
     """Those that are measured in calibrations; UserError if there are none."""
     plain = read(path)
-    found = plain.get("benchmarks", []) if isinstance(plain, dict) else []
-    if found := [one for one in found if "calibrations" in one.get("extra_info", {})]:
+    try:
+        found = [one for one in plain["benchmarks"] if "calibrations" in one["extra_info"] and one["param"]]
+    except (KeyError, TypeError, AttributeError):
+        found = []
+    if found:
         return found
     raise UserError(f"{path} has no throughput in it; tests/benchmarks/test_throughput.py measures it.")
 
@@ -97,12 +101,9 @@ def compare(ratios: dict[str, list[float]], reference: dict[str, float], console
 
 def write(ratios: dict[str, list[float]], paths: list[Path], to: Path) -> None:
     """Makes what was measured the reference."""
-    first = benchmarks_in(paths[0])[0]["extra_info"]
     made = {
         "repetitions": len(paths),
-        **{key: first[key] for key in ("rounds", "threads")},
-        **{key: first["machine"][key] for key in ("processor", "cores", "cpu_capability")},
-        "versions": first["versions"],
+        **where(paths[0]),
         "figures": {
             name: {
                 key: round(of(its), 4) for key, of in (("ratio", statistics.median), ("lowest", min), ("highest", max))
@@ -116,6 +117,26 @@ def write(ratios: dict[str, list[float]], paths: list[Path], to: Path) -> None:
         raise UserError(f"{to} cannot be written: {error.strerror}.") from error
 
 
+def where(path: Path) -> dict[str, Any]:
+    """How and on what it was measured; UserError if the file does not say."""
+    first = benchmarks_in(path)[0]["extra_info"]
+    try:
+        return {
+            **{key: first[key] for key in ("rounds", "threads")},
+            **{key: first["machine"][key] for key in MACHINE},
+            "versions": first["versions"],
+        }
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} does not say on what machine it was measured ({error} is missing).") from error
+
+
+def elsewhere(path: Path, reference: Path) -> str:
+    """A sentence if the reference is of another machine or other libraries, where ratios may differ by themselves."""
+    here, there = where(path), read(reference)
+    named = [name for name in (*MACHINE, "versions") if here[name] != there.get(name)]
+    return f"The reference is of another machine: {', '.join(named)} differ. Ratios may shift with it." if named else ""
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="+", type=Path, help="what pytest wrote with --benchmark-json")
@@ -125,7 +146,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         ratios = measured(chosen.files)
         if not chosen.write:
-            return compare(ratios, reference_in(chosen.reference), Console(width=None if sys.stdout.isatty() else 120))
+            console = Console(width=None if sys.stdout.isatty() else 120)
+            code = compare(ratios, reference_in(chosen.reference), console)
+            if note := elsewhere(chosen.files[0], chosen.reference):
+                console.print(escape(note), soft_wrap=True, highlight=False)
+            return code
         write(ratios, chosen.files, chosen.reference)
         return 0
     except UserError as error:

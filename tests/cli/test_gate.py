@@ -1,6 +1,7 @@
 """The gate as a person, a program and a CI job call it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import typer
 from analysis.synthetic import flat, write
 from typer.testing import CliRunner
 
+from wpt_bench.analysis import regression
 from wpt_bench.cli import app
 from wpt_bench.cli.console import command
 
@@ -48,7 +50,36 @@ def test_people_programs_and_pull_requests_are_told_the_same(folders, tmp_path, 
 
 def test_what_few_seeds_cannot_say_is_inconclusive(folders):
     said = call("compare", folders["before"], folders["few"], "--margin", "0.05")
-    assert said.exit_code == 2 and "more seeds decide it" in said.stdout
+    assert said.exit_code == 2 and "a pass takes 6 seeds on either side (12 of the baseline, 4 of the" in said.stdout
+    for seed in range(4, 7):
+        write(folders["few"] / "runs", "wpt", "walker-stand", seed, flat(0.3 + 0.1 * seed))
+    said = call("compare", folders["before"], folders["few"], "--margin", "0.05")
+    assert said.exit_code == 2 and "more seeds would tell" in said.stdout
+    none = folders["before"].parent / "none"
+    for seed in range(6):
+        write(none / "before" / "runs", "wpt", "walker-stand", seed, flat(0.0))
+        write(none / "after" / "runs", "wpt", "walker-stand", seed, flat(0.0), data="e" * 16)
+    said = call("compare", none / "before", none / "after")
+    assert said.exit_code == 2 and "is 0 in the baseline, of which nothing can be lost" in said.stdout
+
+
+def test_an_earlier_verdict_does_not_outlive_an_error(folders, tmp_path):
+    comment = tmp_path / "comment.md"
+    assert call("compare", folders["before"], folders["alike"], "--markdown", comment).exit_code == 0
+    assert call("compare", folders["before"], tmp_path / "nowhere", "--markdown", comment).exit_code == 3
+    assert not comment.exists()
+
+
+def test_names_do_not_become_markup(tmp_path):
+    for name, level in (("before", 0.6), ("after", 0.2)):
+        for seed in range(6):
+            write(tmp_path / name / "runs", "a|b*c_`<b>@x", "walker-stand", seed, flat(level + 0.01 * seed))
+    comment = tmp_path / "comment.md"
+    assert call("compare", tmp_path / "before", tmp_path / "after", "--markdown", comment).exit_code == 1
+    text = comment.read_text()
+    assert "@x" not in text and not re.search(r"(?<!\\)[*_`<>]", text.replace("---", ""))
+    (row, *_) = [line for line in text.splitlines() if line.startswith("| a")]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 9
 
 
 @pytest.mark.parametrize(
@@ -78,7 +109,8 @@ def test_a_fault_of_ours_is_no_answer_either():
     assert CliRunner().invoke(own, []).exit_code == 3
 
 
-def test_error_rates_are_printed(folders):
+def test_error_rates_are_printed(folders, monkeypatch):
+    monkeypatch.setattr(regression, "POOLS", 3)
     said = call("error-rates", folders["before"], "--seeds", "3", "--trials", "20", "--json")
     rate, *lost = json.loads(said.stdout)
     assert said.exit_code == 0 and (rate["arm"], rate["seeds"], rate["trials"]) == ("unchanged", 3, 20)

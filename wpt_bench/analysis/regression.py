@@ -179,17 +179,17 @@ def error_rates(
     for size in seeds:
         if not 1 <= size <= whole.seeds - 2:
             raise UserError(f"A candidate of {size} seeds leaves too few of the baseline's {whole.seeds}.")
-    arms: list[tuple[str, Side, _Draw]] = [("unchanged", whole, _halves(0.0))]
-    arms += [(f"{loss:.0%} of every score lost", whole, _halves(loss)) for loss in losses]
+    level = _level(whole)
+    arms = [("unchanged", whole, _halves(0.0), 0.0)]
+    arms += [(f"{loss:.0%} of every score lost", whole, _halves(loss), -loss * level) for loss in losses]
     for plan in archive.read_experiments(reading.root).plans:
         for its in plan.arms:
             if its.method == method and not its.reference:
                 broken = _side_of(reading, its.runs, table.tasks)
-                arms.append((f"{plan.name}, {its.factor}: {its.level}", broken, _replaced))
-    first = next(iter(whole.figures))
+                arms.append((f"{plan.name}, {its.factor}: {its.level}", broken, _replaced, _level(broken) - level))
     found = []
     for size in seeds:
-        for name, arm, draw in arms:
+        for name, arm, draw, effect in arms:
             rng = np.random.default_rng([seed, size])
             answers = _answers(whole, arm, draw, size, trials, rng, alpha, margin)
             others = [
@@ -203,7 +203,7 @@ def error_rates(
                     seeds=size,
                     baseline=draw(whole, arm, size, rng)[0].seeds,
                     runs=arm.seeds,
-                    effect=float(arm.figures[first].mean() - whole.figures[first].mean()),
+                    effect=effect,
                     passed=answers["pass"] / trials,
                     regressed=answers["regressed"] / trials,
                     inconclusive=answers["inconclusive"] / trials,
@@ -217,6 +217,11 @@ def error_rates(
 
 _Draw = Callable[[Side, Side, int, np.random.Generator], tuple[Side, Side]]
 """Baseline and candidate of so many seeds, from the baseline's runs and from an arm's."""
+
+
+def _level(side: Side) -> float:
+    """Mean of the first figure: the area, or the final score where there is none."""
+    return float(next(iter(side.figures.values())).mean())
 
 
 def _answers(
@@ -314,7 +319,7 @@ def _sides(table: RunTable, methods: Sequence[str], tasks: Sequence[str], whose:
         return {method: _side(table, method, tasks) for method in methods}
     except IncompleteError as error:
         gaps = [gap for gap in table.missing if gap.method in methods and gap.task in tasks]
-        why = f" {gaps[0].task}, seed {gaps[0].seed}: {gaps[0].why}" if gaps else ""
+        why = f" {gaps[0].task}, seed {gaps[0].seed}: {gaps[0].why.splitlines()[-1]}" if gaps else ""
         raise UserError(f"The {whose}, {folder}, is not whole: {error}{why}") from error
 
 
@@ -378,12 +383,19 @@ def _refuse_others(
             f"{folder} has runs of two kinds: {len(others)} would be left out ({others[0].why}, for instance). Which "
             "is the candidate? Give a folder that has one kind of runs; experiments are told apart in a published one."
         )
-    sums = [{run.checksum for run in _of(table, methods, tasks)} - {""} for table in (before, after)]
-    if copied := sums[0] & sums[1]:
+    sums = [
+        set(zip(_checksums(table), table.runs["auc"], table.runs["score"], strict=True)) for table in (before, after)
+    ]
+    if copied := {known for known in sums[0] & sums[1] if known[0]}:
         raise UserError(
             f"{len(copied)} of the candidate's runs are records of the baseline, which say nothing of the code as it "
             "is now: make the candidate's in a folder of their own, with --out."
         )
+
+
+def _checksums(table: RunTable) -> list[str]:
+    """Of every record in the order of ``runs``: with its times in it, so that no run repeats another's."""
+    return [table.records[run_id].checksum for run_id in table.runs["id"]]
 
 
 def _of(table: RunTable, methods: Iterable[str], tasks: Iterable[str]) -> list[Run]:
@@ -416,8 +428,8 @@ def _notes(before: RunTable, after: RunTable, methods: Sequence[str], tasks: Seq
             if one != other:
                 yield f"{method}: another {what} ({_listed(one)} before, {_listed(other)} now)."
         if its[0][0].settings != its[1][0].settings:
-            one, other = (side[0].settings for side in its)
-            names = sorted(name for name in one | other if one.get(name) != other.get(name))
+            was, now = (side[0].settings for side in its)
+            names = sorted(name for name in was | now if was.get(name) != now.get(name))
             yield f"{method}: other settings ({', '.join(names)})."
         stages = [{(i.seed, i.stage) for i in side} for side in its]
         if any(dict(stages[0]).get(seed, stage) != stage for seed, stage in stages[1]):
