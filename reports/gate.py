@@ -11,7 +11,8 @@ from rich.markup import escape
 
 from wpt_bench.analysis.aggregate import three
 from wpt_bench.analysis.gate import FIGURES, LEAST, Change
-from wpt_bench.analysis.regression import ErrorRate, Regression
+from wpt_bench.analysis.rates import ErrorRate
+from wpt_bench.analysis.regression import Regression
 from wpt_bench.reports.table import Cell, Row, Table, headings
 
 HEADINGS = ("method", "figure", "task", "before", "now", "difference [95%]", "better", "p")

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from wpt_bench.analysis.archive import is_published
-from wpt_bench.analysis.regression import error_rates
+from wpt_bench.analysis.rates import error_rates
 from wpt_bench.analysis.verify import verify
 from wpt_bench.protocol import ACTION_PAD, STATE_PAD
 from wpt_bench.records import digest

@@ -1,18 +1,14 @@
-"""The gate on real folders, and how often it errs on runs whose scores the test made up."""
+"""The gate on real folders."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from analysis.planned import arm, plan
-from analysis.synthetic import flat, identity, write
-from wpt_bench.analysis import regression
-from wpt_bench.analysis.gate import Side
+from analysis.synthetic import flat, write
 from wpt_bench.analysis.publish import publish
-from wpt_bench.analysis.regression import compare_folders, error_rates
+from wpt_bench.analysis.regression import compare_folders
 from wpt_bench.protocol import UserError
-from wpt_bench.records import Arm
 
 TASKS = ("walker-stand", "walker-walk")
 
@@ -117,9 +113,6 @@ def test_offline_methods_are_judged_by_their_final_score(tmp_path):
     assert found.verdict.answer == "regressed" and {change.figure for change in found.verdict.changes} == {"score"}
     with pytest.raises(UserError, match="online on one side and offline on the other"):
         compare_folders(before, runs(tmp_path / "online", 0.6, range(8)))
-    publish(before / "runs", tmp_path / "dmc-quick", suite="dmc", profile="quick", command="made up")
-    (rate,) = error_rates(tmp_path / "dmc-quick", seeds=[4], losses=[], trials=20)
-    assert rate.arm == "unchanged" and rate.effect == 0
 
 
 def test_a_candidate_that_lacks_what_the_baseline_has_is_no_candidate(tmp_path):
@@ -176,70 +169,3 @@ def test_bad_arguments_end_in_a_sentence(tmp_path):
     runs(before, 0.6, range(1), profile="lite")
     with pytest.raises(UserError, match="dmc lite, dmc quick; say which"):
         compare_folders(before, before)
-
-
-def published(tmp_path: Path, broken: float, seeds: int = 20) -> Path:
-    """A baseline of twenty seeds at 0.6, some of them counted by an experiment as well, and its arm elsewhere."""
-    root = runs(tmp_path / "out", 0.6, range(seeds)) / "runs"
-    rng = np.random.default_rng(5)
-    scores = {task: rng.normal(broken, 0.05, 10).tolist() for task in TASKS}
-    other = arm(root, "broken on purpose", "guidance", scores, settings={"guidance": 0.0})
-    same = [identity("wpt", task, seed) for task in TASKS for seed in range(min(seeds, 4))]
-    made = plan(Arm("broken on purpose", "nothing", None, True, "wpt", same), other, name="broken")
-    publish(root, tmp_path / "dmc-quick", suite="dmc", profile="quick", command="made up", plans=[made])
-    return tmp_path / "dmc-quick"
-
-
-@pytest.fixture(autouse=True)
-def few(monkeypatch):
-    """Sets of resampled runs, and trials with each."""
-    monkeypatch.setattr(regression, "POOLS", 5)
-    monkeypatch.setattr(regression, "POOL_TRIALS", 20)
-
-
-def test_error_rates_are_those_of_disjoint_draws(tmp_path):
-    rates = error_rates(published(tmp_path, 0.4), seeds=[2, 6], losses=[], trials=100)
-    named = {(rate.arm, rate.seeds): rate for rate in rates}
-    broken = "broken, broken on purpose: guidance"
-    assert set(named) == {(name, size) for name in ("unchanged", broken) for size in (2, 6)}
-    for rate in rates:
-        assert rate.passed + rate.regressed + rate.inconclusive == pytest.approx(1)
-        assert 0 <= rate.low <= rate.high <= 1
-    assert all(named["unchanged", size].regressed <= 0.1 for size in (2, 6))
-    assert all(named[broken, size].regressed == 1 for size in (2, 6))
-    assert named[broken, 2].effect == pytest.approx(-0.2, abs=0.03)
-    assert (named["unchanged", 6].runs, named[broken, 6].runs) == (20, 10)
-    assert (named["unchanged", 6].baseline, named[broken, 6].baseline) == (14, 20)
-
-
-def test_draws_vary_as_new_runs_would(tmp_path):
-    """Eight of ten runs drawn without replacement would vary with a fifth of the variance."""
-    rng = np.random.default_rng(0)
-    whole, arm = (Side({"auc": rng.normal(0.5, 0.1, (seeds, 1))}, ("task",)) for seeds in (20, 10))
-    drawn = [regression._replaced(whole, arm, 8, rng) for _ in range(2000)]
-    for number, side in enumerate((whole, arm)):
-        means = [sides[number].figures["auc"].mean() for sides in drawn]
-        size = drawn[0][number].seeds
-        assert np.var(means) == pytest.approx(side.figures["auc"].var() / size, rel=0.15)
-    halves = [regression._halves(0.0)(whole, whole, 8, rng) for _ in range(50)]
-    for before, after in halves:
-        joined = np.concatenate([side.figures["auc"] for side in (before, after)])
-        assert sorted(joined.ravel()) == sorted(whole.figures["auc"].ravel())
-
-
-def test_the_more_is_lost_the_more_often_it_is_noticed(tmp_path):
-    """Runs deviate by 0.05, so that a loss of 0.3 is seen with two seeds and one of 0.006 with none."""
-    rates = error_rates(published(tmp_path, 0.4), seeds=[2, 6], losses=[0.01, 0.5], trials=100)
-    noticed = {(rate.arm.split()[0], rate.seeds): rate.regressed for rate in rates}
-    assert noticed["50%", 2] == noticed["50%", 6] == 1
-    assert noticed["1%", 2] < 0.15 and noticed["1%", 6] < 0.2
-    (half, *_) = [rate for rate in rates if rate.arm == "50% of every score lost"]
-    assert half.effect == pytest.approx(-0.3, abs=0.02)
-
-
-def test_error_rates_of_sizes_that_are_not_there_are_refused(tmp_path):
-    folder = published(tmp_path, 0.4, seeds=5)
-    with pytest.raises(UserError, match="too few of the baseline's 5"):
-        error_rates(folder, seeds=[4], trials=10)
-    with pytest.raises(UserError, match="method 'wtp'"):
-        error_rates(folder, method="wtp", seeds=[2], trials=10)

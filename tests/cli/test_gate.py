@@ -9,7 +9,7 @@ import typer
 from analysis.synthetic import flat, write
 from typer.testing import CliRunner
 
-from wpt_bench.analysis import regression
+from wpt_bench.analysis import rates
 from wpt_bench.cli import app
 from wpt_bench.cli.console import command
 
@@ -110,7 +110,7 @@ def test_a_fault_of_ours_is_no_answer_either():
 
 
 def test_error_rates_are_printed(folders, monkeypatch):
-    monkeypatch.setattr(regression, "POOLS", 3)
+    monkeypatch.setattr(rates, "POOLS", 3)
     said = call("error-rates", folders["before"], "--seeds", "3", "--trials", "20", "--json")
     rate, *lost = json.loads(said.stdout)
     assert said.exit_code == 0 and (rate["arm"], rate["seeds"], rate["trials"]) == ("unchanged", 3, 20)

@@ -1,30 +1,17 @@
-"""From two folders of runs to the gate's verdict: what is compared, what differs, and how often the gate errs."""
+"""From two folders of runs to the gate's verdict: what is compared, what is refused, and what else differs."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from wpt_bench import records
 from wpt_bench.analysis import archive
-from wpt_bench.analysis.gate import ALPHA, FIGURES, MARGIN, Answer, Side, Verdict, answer, judge
-from wpt_bench.analysis.scores import IncompleteError, Reading, RunTable, expected_runs, load_runs, score_matrix
+from wpt_bench.analysis.gate import ALPHA, FIGURES, MARGIN, Side, Verdict, judge
+from wpt_bench.analysis.scores import IncompleteError, Reading, RunTable, load_runs, score_matrix
 from wpt_bench.protocol import UserError
 from wpt_bench.records import Identity, RecordError, Run
-
-TRIALS = 1000
-POOLS = 40
-"""Sets of runs that might have been made instead of those that were, to see how well so many runs know a rate."""
-POOL_TRIALS = 100
-PERMUTATIONS = 2000
-"""Shuffles in a trial: fewer than a verdict takes, for there are many trials."""
-LOSSES = (0.1, 0.25, 0.5)
-"""Shares of every score that candidates are made to lose, to see which losses are noticed."""
 
 
 @dataclass(frozen=True)
@@ -50,34 +37,6 @@ class Regression:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class ErrorRate:
-    """How often the gate gives each answer about one kind of candidate.
-
-    Attributes:
-        arm: ``unchanged``; a loss, every score of unchanged runs lowered by a share of itself; or experiment, factor
-            and level whose runs stand for the candidate.
-        seeds: of the candidate. baseline: of the baseline.
-        runs: independent seeds of the arm that candidates are drawn from.
-        effect: mean of the arm's area (of its final score, where it is offline) minus that of the unchanged runs, over
-            tasks and all runs.
-        passed, regressed, inconclusive: shares of the trials. trials: how many.
-        low, high: 95% interval of ``regressed``, from the rates that resampled sets of runs give.
-    """
-
-    arm: str
-    seeds: int
-    baseline: int
-    runs: int
-    effect: float
-    passed: float
-    regressed: float
-    inconclusive: float
-    trials: int
-    low: float
-    high: float
-
-
 def compare_folders(
     baseline: Path,
     candidate: Path,
@@ -100,13 +59,13 @@ def compare_folders(
     Raises:
         UserError: there is nothing to compare, or what there is cannot be compared.
     """
-    roots = _runs_in(baseline), _runs_in(candidate)
+    roots = runs_in(baseline), runs_in(candidate)
     readings = Reading(roots[0]), Reading(roots[1])
-    suite, profile = _pair(readings[0], baseline, suite, profile)
-    before = _table(readings[0], suite, profile)
-    after = _table(readings[1], suite, profile, before.observation)
-    methods = _known(methods, before.methods, "method", baseline)
-    tasks = _known(tasks, before.tasks, "task", baseline)
+    suite, profile = suite_and_profile(readings[0], baseline, suite, profile)
+    before = table_of(readings[0], suite, profile)
+    after = table_of(readings[1], suite, profile, before.observation)
+    methods = known(methods, before.methods, "method", baseline)
+    tasks = known(tasks, before.tasks, "task", baseline)
     for what, wanted, there in (("method", methods, after.methods), ("task", tasks, after.tasks)):
         if lacking := [name for name in wanted if name not in there]:
             raise UserError(
@@ -138,133 +97,7 @@ def compare_folders(
     )
 
 
-def error_rates(
-    folder: Path,
-    *,
-    suite: str = "",
-    profile: str = "",
-    method: str = "wpt",
-    seeds: Sequence[int],
-    losses: Sequence[float] = LOSSES,
-    trials: int = TRIALS,
-    alpha: float = ALPHA,
-    margin: float = MARGIN,
-    seed: int = 0,
-) -> list[ErrorRate]:
-    """How often the gate errs, from draws out of independent runs; the same runs and arguments give the same rates.
-
-    Runs are drawn seed by seed, with all tasks of a seed. An unchanged candidate of ``n`` seeds is drawn without
-    replacement from the baseline's own runs, of which those that are left are the baseline then; so is one whose scores
-    are lowered. A broken candidate is drawn with replacement from an experiment's arm, and its baseline with
-    replacement from all of the baseline's runs: without, draws of nearly all runs would hardly vary.
-
-    Args:
-        folder: published, with runs of the method and an experiment that breaks it.
-        suite, profile: may be left out where the folder has one of each.
-        method: whose.
-        seeds: sizes of candidates.
-        losses: shares of every score that are lost.
-        trials: draws for each rate.
-        alpha, margin: of the gate.
-        seed: of the draws.
-
-    Raises:
-        UserError: a size leaves fewer than two runs for the baseline, or there is nothing to draw from.
-    """
-    reading = Reading(_runs_in(folder))
-    suite, profile = _pair(reading, folder, suite, profile)
-    table = _table(reading, suite, profile)
-    _known((method,), table.methods, "method", folder)
-    whole = _side(table, method, table.tasks)
-    for size in seeds:
-        if not 1 <= size <= whole.seeds - 2:
-            raise UserError(f"A candidate of {size} seeds leaves too few of the baseline's {whole.seeds}.")
-    level = _level(whole)
-    arms = [("unchanged", whole, _halves(0.0), 0.0)]
-    arms += [(f"{loss:.0%} of every score lost", whole, _halves(loss), -loss * level) for loss in losses]
-    for plan in archive.read_experiments(reading.root).plans:
-        for its in plan.arms:
-            if its.method == method and not its.reference:
-                broken = _side_of(reading, its.runs, table.tasks)
-                arms.append((f"{plan.name}, {its.factor}: {its.level}", broken, _replaced, _level(broken) - level))
-    found = []
-    for size in seeds:
-        for name, arm, draw, effect in arms:
-            rng = np.random.default_rng([seed, size])
-            answers = _answers(whole, arm, draw, size, trials, rng, alpha, margin)
-            others = [
-                _answers(*_resampled(whole, arm, rng), draw, size, POOL_TRIALS, rng, alpha, margin)["regressed"]
-                for _ in range(POOLS)
-            ]
-            low, high = np.quantile(np.array(others) / POOL_TRIALS, [0.025, 0.975]).tolist()
-            found.append(
-                ErrorRate(
-                    arm=name,
-                    seeds=size,
-                    baseline=draw(whole, arm, size, rng)[0].seeds,
-                    runs=arm.seeds,
-                    effect=effect,
-                    passed=answers["pass"] / trials,
-                    regressed=answers["regressed"] / trials,
-                    inconclusive=answers["inconclusive"] / trials,
-                    trials=trials,
-                    low=low,
-                    high=high,
-                )
-            )
-    return found
-
-
-_Draw = Callable[[Side, Side, int, np.random.Generator], tuple[Side, Side]]
-"""Baseline and candidate of so many seeds, from the baseline's runs and from an arm's."""
-
-
-def _level(side: Side) -> float:
-    """Mean of the first figure: the area, or the final score where there is none."""
-    return float(next(iter(side.figures.values())).mean())
-
-
-def _answers(
-    whole: Side,
-    arm: Side,
-    draw: _Draw,
-    size: int,
-    trials: int,
-    rng: np.random.Generator,
-    alpha: float,
-    margin: float,
-) -> Counter[Answer]:
-    """How often the gate gives each answer."""
-    drawn = (draw(whole, arm, size, rng) for _ in range(trials))
-    return Counter(answer(*sides, alpha=alpha, margin=margin, permutations=PERMUTATIONS) for sides in drawn)
-
-
-def _halves(loss: float) -> _Draw:
-    """Disjoint draws of the baseline's runs; the candidate loses a share of its scores."""
-
-    def draw(whole: Side, arm: Side, size: int, rng: np.random.Generator) -> tuple[Side, Side]:
-        order = rng.permutation(whole.seeds)
-        return _taken(whole, order[size:]), _taken(arm, order[:size], 1 - loss)
-
-    return draw
-
-
-def _replaced(whole: Side, arm: Side, size: int, rng: np.random.Generator) -> tuple[Side, Side]:
-    return _resampled(whole, whole, rng)[0], _taken(arm, rng.integers(arm.seeds, size=size))
-
-
-def _resampled(whole: Side, arm: Side, rng: np.random.Generator) -> tuple[Side, Side]:
-    """As many runs of both as there are, drawn with replacement; the same of both where they are the same."""
-    again = _taken(whole, rng.integers(whole.seeds, size=whole.seeds))
-    return again, again if arm is whole else _taken(arm, rng.integers(arm.seeds, size=arm.seeds))
-
-
-def _taken(side: Side, seeds: NDArray[np.intp], share: float = 1.0) -> Side:
-    """Some of its seeds, with all their tasks; ``share`` of their scores."""
-    return Side({figure: scores[seeds] * share for figure, scores in side.figures.items()}, side.tasks)
-
-
-def _runs_in(folder: Path) -> Path:
+def runs_in(folder: Path) -> Path:
     """Where the runs are: the folder itself, or ``runs`` in what ``--out`` named; UserError if it was tampered with."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give a published folder, a folder of runs, or what --out named.")
@@ -284,16 +117,17 @@ def _apart(root: Path) -> set[str]:
     nothing is the baseline itself, and one that changes something is left out for what differs (``load_runs``)."""
     if not archive.is_published(root):
         return set()
-    known = archive.read_experiments(root)
-    held = {records.digest(run) for plan in known.plans for arm in plan.arms if arm.reference for run in arm.runs}
-    return set(known.apart) - held
+    its = archive.read_experiments(root)
+    held = {records.digest(run) for plan in its.plans for arm in plan.arms if arm.reference for run in arm.runs}
+    return set(its.apart) - held
 
 
-def _table(reading: Reading, suite: str, profile: str, observation: str | None = None) -> RunTable:
+def table_of(reading: Reading, suite: str, profile: str, observation: str | None = None) -> RunTable:
+    """The runs of a suite and profile, without those that an experiment alone counts."""
     return load_runs(reading, suite=suite, profile=profile, observation=observation, apart=_apart(reading.root))
 
 
-def _pair(reading: Reading, folder: Path, suite: str, profile: str) -> tuple[str, str]:
+def suite_and_profile(reading: Reading, folder: Path, suite: str, profile: str) -> tuple[str, str]:
     """Suite and profile, of those that the baseline has."""
     its = {(one.run.identity.suite, one.run.identity.profile) for one in reading.found}
     its = {(one, other) for one, other in its if suite in ("", one) and profile in ("", other)}
@@ -307,7 +141,7 @@ def _pair(reading: Reading, folder: Path, suite: str, profile: str) -> tuple[str
     raise UserError(f"{folder} has runs of {listed}; say which is meant with --suite and --profile.")
 
 
-def _known(wanted: Sequence[str], there: Sequence[str], what: str, folder: Path) -> list[str]:
+def known(wanted: Sequence[str], there: Sequence[str], what: str, folder: Path) -> list[str]:
     """What was asked for, or all there is; UserError for what the baseline does not have."""
     if unknown := [name for name in wanted if name not in there]:
         raise UserError(f"{folder} has no runs of the {what} {unknown[0]!r}; it has {', '.join(there)}.")
@@ -316,14 +150,15 @@ def _known(wanted: Sequence[str], there: Sequence[str], what: str, folder: Path)
 
 def _sides(table: RunTable, methods: Sequence[str], tasks: Sequence[str], whose: str, folder: Path) -> dict[str, Side]:
     try:
-        return {method: _side(table, method, tasks) for method in methods}
+        return {method: side_of(table, method, tasks) for method in methods}
     except IncompleteError as error:
         gaps = [gap for gap in table.missing if gap.method in methods and gap.task in tasks]
         why = f" {gaps[0].task}, seed {gaps[0].seed}: {gaps[0].why.splitlines()[-1]}" if gaps else ""
         raise UserError(f"The {whose}, {folder}, is not whole: {error}{why}") from error
 
 
-def _side(table: RunTable, method: str, tasks: Sequence[str]) -> Side:
+def side_of(table: RunTable, method: str, tasks: Sequence[str]) -> Side:
+    """A method's figures; raises IncompleteError if a run is missing."""
     matrices = {figure: score_matrix(table, method, figure, tasks) for figure in _figures(table, method)}
     return Side(matrices, tuple(tasks))
 
@@ -332,11 +167,6 @@ def _figures(table: RunTable, method: str) -> list[str]:
     """Methods without online steps have no area."""
     online = bool(table.runs[table.runs["method"] == method]["online"].any())
     return [figure for figure in FIGURES if online or figure != "auc"]
-
-
-def _side_of(reading: Reading, runs: Sequence[Identity], tasks: Sequence[str]) -> Side:
-    table = expected_runs(reading, runs)
-    return _side(table, table.methods[0], tasks)
 
 
 def _same_protocol(before: RunTable, after: RunTable, methods: Sequence[str], tasks: Sequence[str]) -> None:
@@ -370,13 +200,13 @@ def _refuse_others(
 ) -> None:
     """Raises UserError if the candidate's folder has runs of two kinds, or the baseline's own records."""
     versions = {run.identity.method: run.identity.method_version for run in after.records.values()}
-    known = {one.run.id: one.run.identity for one in reading.found}
+    identities = {one.run.id: one.run.identity for one in reading.found}
     others = [
         absent
         for absent in after.stale
         if absent.method in methods
         and absent.task in tasks
-        and known[absent.id].method_version >= versions[absent.method]
+        and identities[absent.id].method_version >= versions[absent.method]
     ]
     if others:
         raise UserError(
@@ -386,7 +216,7 @@ def _refuse_others(
     sums = [
         set(zip(_checksums(table), table.runs["auc"], table.runs["score"], strict=True)) for table in (before, after)
     ]
-    if copied := {known for known in sums[0] & sums[1] if known[0]}:
+    if copied := {its for its in sums[0] & sums[1] if its[0]}:
         raise UserError(
             f"{len(copied)} of the candidate's runs are records of the baseline, which say nothing of the code as it "
             "is now: make the candidate's in a folder of their own, with --out."

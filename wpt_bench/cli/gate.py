@@ -108,7 +108,7 @@ def error_rates(
     The baseline's own as they are, and with every score lowered; broken ones are the arms of the experiments that were
     published with the baseline.
     """
-    from wpt_bench.analysis.regression import error_rates as measure
+    from wpt_bench.analysis.rates import error_rates as measure
     from wpt_bench.reports.gate import show_rates
 
     rates: list[Any] = []
