@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import throughput
+from benchmarks.measure import calibration
 from benchmarks.test_throughput import FIGURES
 
 NAMES = list(FIGURES)
@@ -39,6 +40,11 @@ def measurement(path: Path, **changes: object) -> Path:
         )
     )
     return path
+
+
+def test_the_calibration_is_no_decay_to_denormal_numbers():
+    """They made it three times as long on one processor as on another, beside the same code of ours."""
+    assert 0.1 < float(calibration()().abs().mean()) < 1
 
 
 def test_the_reference_has_what_is_measured():
