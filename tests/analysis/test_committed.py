@@ -37,7 +37,7 @@ def test_nothing_of_a_machines_folders_is_published(folder: Path) -> None:
         assert not any(place in text for place in ("/home/", "/root/", "/tmp/", "\\Users\\")), path
 
 
-STAGES = [stage.parent for folder in FOLDERS for stage in folder.glob("stages/*/stage.json")]
+STAGES = [stage.parent for folder in FOLDERS for stage in folder.glob("stages/*/weights.safetensors")]
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: f"{stage.parents[1].name}-{stage.name}")

@@ -268,12 +268,20 @@ def test_a_published_model_is_taken_where_data_and_settings_are_the_same(
     assert "is no published folder" in call(*arguments[:-1], tmp_path, code=1)
 
 
-@pytest.mark.parametrize(
-    ("name", "said"), [("weights.safetensors", "altered or damaged"), ("stage.json", "stage.json is damaged")]
-)
-def test_a_published_model_that_was_altered_is_not_taken(
-    benched: Path, kept: Path, tmp_path: Path, name: str, said: str
+def test_weights_that_a_repository_cannot_carry_are_left_out(
+    benched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("wpt_bench.running.kept.MOST_BYTES", 1000)
+    arguments = ["publish", "dmc", "--profile", str(SMALL_PROFILE), "--to", str(tmp_path), "--out", str(benched)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0 and "Left out: The weights of 1 pre-trainings have 0 MiB" in result.stderr
+    (stage,) = (tmp_path / "dmc-small" / "stages").iterdir()
+    assert sorted(path.name for path in stage.iterdir()) == ["open_loop.safetensors", "stage.json"]
+    assert "no finished pre-training" not in (tmp_path / "dmc-small" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "stage.json"])
+def test_a_published_model_that_was_altered_is_not_taken(benched: Path, kept: Path, tmp_path: Path, name: str) -> None:
     folder = shutil.copytree(kept, tmp_path / "dmc-small")
     (file,) = folder.glob(f"stages/*/{name}")
     raw = bytearray(file.read_bytes())

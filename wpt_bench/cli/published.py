@@ -37,7 +37,7 @@ def publish(
     out: Out = OUT,
 ) -> None:
     """Packs the finished runs of a suite and profile into a folder to commit: records, every figure, the pre-trained
-    world models that they started from (up to 16 MiB each), the data card, and the page."""
+    world models that they started from (weights if all fit in 8 MiB), the data card, and the page."""
     from wpt_bench.analysis import archive
     from wpt_bench.analysis import publish as publishing
     from wpt_bench.running import bench as benching

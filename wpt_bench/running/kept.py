@@ -5,7 +5,7 @@ A published folder holds them as an output folder does, so that ``Layout`` finds
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +16,27 @@ from wpt_bench.protocol import UserError
 from wpt_bench.running.plan import Layout
 from wpt_bench.running.stages import is_done, open_loop_examples, open_loop_rows, read_stage
 
-MOST_BYTES = 16 * 2**20
-"""Of a stage's weights that are kept: what a repository can carry. Those of the profile ``lite`` have 1 MiB."""
+MOST_BYTES = 8 * 2**20
+"""Of all weights that are kept: what a repository can carry. One world model of the profile ``lite`` has 1 MiB."""
 
 
-def contents(layout: Layout, stage_ids: Iterable[str]) -> tuple[dict[str, bytes], list[str]]:
-    """What to publish of finished stages, by path in the folder; and a sentence for each that is left out.
+def contents(layout: Layout, stage_ids: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
+    """What to publish of finished stages, by path in the folder; and a sentence for each thing that is left out.
+
+    Records and examples are kept of all, weights if all of them fit in ``MOST_BYTES``.
 
     Raises:
         UserError: one is damaged.
     """
-    kept: dict[str, bytes] = {}
-    said = []
-    for stage_id in stage_ids:
-        if not is_done(layout, stage_id):
-            said.append(f"The pre-training {stage_id} is not in {layout.out / 'stages'}.")
-        elif (size := layout.weights(stage_id).stat().st_size) > MOST_BYTES:
-            said.append(f"The weights of pre-training {stage_id} have {size / 2**20:,.0f} MiB, too many to be kept.")
-        else:
-            paths = (layout.record(stage_id), layout.weights(stage_id), layout.examples(stage_id))
-            kept |= {path.relative_to(layout.out).as_posix(): path.read_bytes() for path in paths if path.is_file()}
-    return kept, said
+    done = [stage_id for stage_id in stage_ids if is_done(layout, stage_id)]
+    said = [f"The pre-training {one} is not in {layout.out / 'stages'}." for one in stage_ids if one not in done]
+    paths = [path for one in done for path in (layout.record(one), layout.examples(one)) if path.is_file()]
+    weights = [layout.weights(one) for one in done]
+    if (size := sum(path.stat().st_size for path in weights)) <= MOST_BYTES:
+        paths += weights
+    else:
+        said.append(f"The weights of {len(done)} pre-trainings have {size / 2**20:,.0f} MiB, too many to be kept.")
+    return {path.relative_to(layout.out).as_posix(): path.read_bytes() for path in paths}, said
 
 
 def extras(folder: Path) -> dict[str, Any]:
