@@ -86,20 +86,22 @@ def _plain(text: str) -> str:
 
 
 def show_rates(rates: Sequence[ErrorRate], console: Console) -> None:
-    """Prints how often the gate errs."""
-    title = "what the gate answers, in shares of the trials"
-    shown = table.Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in RATES:
-        shown.add_column(heading, justify="left" if heading == RATES[0] else "right")
-    for row in map(_rate, rates):
-        shown.add_row(*row)
-    console.print(shown)
+    """Prints how often the gate errs, a table for each method."""
+    for method in dict.fromkeys(rate.method for rate in rates):
+        title = f"{method}: what the gate answers, in shares of the trials"
+        shown = table.Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for heading in RATES:
+            shown.add_column(heading, justify="left" if heading == RATES[0] else "right")
+        for rate in rates:
+            if rate.method == method:
+                shown.add_row(*_rate(rate))
+        console.print(shown)
 
 
 def _rate(rate: ErrorRate) -> tuple[str, ...]:
     regressed = f"{rate.regressed:.1%} [{rate.low:.0%}, {rate.high:.0%}]"
     shares = (f"{rate.passed:.1%}", regressed, f"{rate.inconclusive:.1%}")
-    return rate.arm, str(rate.seeds), str(rate.baseline), str(rate.runs), three(rate.effect, "+"), *shares
+    return escape(rate.arm), str(rate.seeds), str(rate.baseline), str(rate.runs), three(rate.effect, "+"), *shares
 
 
 def _title(found: Regression) -> str:

@@ -36,7 +36,7 @@ def few(monkeypatch):
 
 
 def test_error_rates_are_those_of_disjoint_draws(tmp_path):
-    found = error_rates(published(tmp_path, 0.4), seeds=[2, 6], losses=[], trials=100)
+    found = error_rates(published(tmp_path, 0.4), method="wpt", seeds=[2, 6], losses=[], trials=100)
     named = {(rate.arm, rate.seeds): rate for rate in found}
     broken = "broken, broken on purpose: guidance"
     assert set(named) == {(name, size) for name in ("unchanged", broken) for size in (2, 6)}
@@ -67,7 +67,7 @@ def test_draws_vary_as_new_runs_would(tmp_path):
 
 def test_the_more_is_lost_the_more_often_it_is_noticed(tmp_path):
     """Runs deviate by 0.05, so that a loss of 0.3 is seen with two seeds and one of 0.006 with none."""
-    found = error_rates(published(tmp_path, 0.4), seeds=[2, 6], losses=[0.01, 0.5], trials=100)
+    found = error_rates(published(tmp_path, 0.4), method="wpt", seeds=[2, 6], losses=[0.01, 0.5], trials=100)
     noticed = {(rate.arm.split()[0], rate.seeds): rate.regressed for rate in found}
     assert noticed["50%", 2] == noticed["50%", 6] == 1
     assert noticed["1%", 2] < 0.15 and noticed["1%", 6] < 0.2
@@ -78,7 +78,7 @@ def test_the_more_is_lost_the_more_often_it_is_noticed(tmp_path):
 def test_error_rates_of_sizes_that_are_not_there_are_refused(tmp_path):
     folder = published(tmp_path, 0.4, seeds=5)
     with pytest.raises(UserError, match="too few of the baseline's 5"):
-        error_rates(folder, seeds=[4], trials=10)
+        error_rates(folder, method="wpt", seeds=[4], trials=10)
     with pytest.raises(UserError, match="method 'wtp'"):
         error_rates(folder, method="wtp", seeds=[2], trials=10)
 
@@ -86,5 +86,5 @@ def test_error_rates_of_sizes_that_are_not_there_are_refused(tmp_path):
 def test_offline_methods_have_rates_of_their_final_score(tmp_path):
     before = runs(tmp_path / "before", 0.6, range(8), online=False)
     publish(before / "runs", tmp_path / "dmc-quick", suite="dmc", profile="quick", command="made up")
-    unchanged, half = error_rates(tmp_path / "dmc-quick", seeds=[4], losses=[0.5], trials=20)
+    unchanged, half = error_rates(tmp_path / "dmc-quick", method="wpt", seeds=[4], losses=[0.5], trials=20)
     assert (unchanged.effect, half.effect) == (0, pytest.approx(-0.3, abs=0.03)) and half.regressed == 1

@@ -32,6 +32,7 @@ class ErrorRate:
     """How often the gate gives each answer about one kind of candidate.
 
     Attributes:
+        method: which is judged, by itself.
         arm: ``unchanged``; a loss, every score of unchanged runs lowered by a share of itself; or experiment, factor
             and level whose runs stand for the candidate.
         seeds: of the candidate. baseline: of the baseline.
@@ -42,6 +43,7 @@ class ErrorRate:
         low, high: 95% interval of ``regressed``, from the rates that resampled sets of runs give.
     """
 
+    method: str
     arm: str
     seeds: int
     baseline: int
@@ -60,7 +62,7 @@ def error_rates(
     *,
     suite: str = "",
     profile: str = "",
-    method: str = "wpt",
+    method: str,
     seeds: Sequence[int],
     losses: Sequence[float] = LOSSES,
     trials: int = TRIALS,
@@ -116,6 +118,7 @@ def error_rates(
             low, high = np.quantile(np.array(others) / POOL_TRIALS, [0.025, 0.975]).tolist()
             found.append(
                 ErrorRate(
+                    method=method,
                     arm=name,
                     seeds=size,
                     baseline=draw(whole, arm, size, rng)[0].seeds,
@@ -130,6 +133,14 @@ def error_rates(
                 )
             )
     return found
+
+
+def methods_in(folder: Path, suite: str = "", profile: str = "", wanted: Sequence[str] = ()) -> list[str]:
+    """Methods that have runs of their own there, or those that are asked for; UserError if one has none."""
+    reading = Reading(runs_in(folder))
+    return known(
+        wanted, table_of(reading, *suite_and_profile(reading, folder, suite, profile)).methods, "method", folder
+    )
 
 
 _Draw = Callable[[Side, Side, int, np.random.Generator], tuple[Side, Side]]

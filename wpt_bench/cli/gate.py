@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ FAILED = 3
 Folder = Annotated[Path, typer.Argument(help="a published folder, a folder of runs, or what --out named")]
 GateSuite = Annotated[str, typer.Option("--suite", help="dmc or metaworld; default: the one there is")]
 GateProfile = Annotated[str, typer.Option("--profile", help="default: the one there is")]
+GateMethods = Annotated[str, typer.Option("--methods", help="comma-separated; default: the baseline's")]
 Alpha = Annotated[float, typer.Option("--alpha", min=0.001, max=0.5, help="chance of calling unchanged code regressed")]
 Margin = Annotated[
     float, typer.Option("--margin", min=0.01, max=1.0, help="share of a figure that may be lost and pass")
@@ -43,7 +45,7 @@ def compare(
     candidate: Folder,
     suite: GateSuite = "",
     profile: GateProfile = "",
-    methods: Annotated[str, typer.Option("--methods", help="comma-separated; default: the baseline's")] = "",
+    methods: GateMethods = "",
     tasks: Annotated[str, typer.Option("--tasks", help="comma-separated; default: the baseline's")] = "",
     alpha: Alpha = 0.05,
     margin: Margin = 0.25,
@@ -96,7 +98,7 @@ def error_rates(
     baseline: Folder,
     suite: GateSuite = "",
     profile: GateProfile = "",
-    method: Annotated[str, typer.Option("--method", help="whose runs")] = "wpt",
+    methods: GateMethods = "",
     seeds: Annotated[str, typer.Option("--seeds", help="of a candidate, comma-separated")] = "2,4,8,16",
     trials: Annotated[int, typer.Option("--trials", min=10, help="candidates drawn for each rate")] = 1000,
     alpha: Alpha = 0.05,
@@ -109,13 +111,15 @@ def error_rates(
     published with the baseline.
     """
     from wpt_bench.analysis.rates import error_rates as measure
+    from wpt_bench.analysis.rates import methods_in
     from wpt_bench.reports.gate import show_rates
 
     rates: list[Any] = []
-    sizes = numbers_in(seeds, "Seeds", 1)
+    known = methods_in(baseline, suite, profile, parts(methods))
+    pairs = list(itertools.product(known, numbers_in(seeds, "Seeds", 1)))
     with progress_bar("drawing candidates") as progress:
-        for done, size in enumerate(sizes):
-            progress(done / len(sizes), f"{size} seeds")
+        for done, (method, size) in enumerate(pairs):
+            progress(done / len(pairs), f"{method}, {size} seeds")
             rates += measure(
                 baseline,
                 suite=suite,
