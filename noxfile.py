@@ -121,7 +121,7 @@ def regression(session: nox.Session) -> None:
     except CommandFailed:  # the runs are judged all the same
         slower = True
     sides = (ROOT / "results" / "metaworld-gate", out)
-    compare = (PYTHON.with_name("wpt-bench"), "compare", *sides, "--markdown", comment)
+    compare = (PYTHON.with_name("wpt-bench"), "compare", *sides, "--methods", "wpt", "--markdown", comment)
     session.run(*compare, success_codes=[0, INCONCLUSIVE])
     answer = comment.read_text().partition("\n")[0].removeprefix("### ")
     (session.warn if answer.endswith("inconclusive") else session.log)(answer)
