@@ -52,6 +52,8 @@ def test_what_else_differs_is_said(tmp_path):
     notes = " ".join(compare_folders(before, again).notes)
     assert "several revisions of the code" in notes and "0123abcd, 4567efab now" in notes
     assert "Another processor (x86_64 before, abacus now)" in notes and "safe side" in notes
+    runs(again, 0.6, range(6), method="dreamer")
+    assert "no runs of dreamer, which the candidate has" in " ".join(compare_folders(before, again).notes)
     part = runs(tmp_path / "part", 0.6, range(6), generator=2, subset={"share": 0.5}, stage="a" * 16)
     notes = " ".join(compare_folders(before, part).notes)
     assert "another part of the data (all before, {'share': 0.5} now)" in notes and "another pre-training" in notes

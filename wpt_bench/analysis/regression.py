@@ -269,6 +269,8 @@ def _notes(before: RunTable, after: RunTable, methods: Sequence[str], tasks: Seq
             f"{len(same)} of the candidate's runs have the identity of one of the baseline's: where nothing changed "
             "they repeat it, and the test is on the safe side."
         )
+    if more := [name for name in after.methods if name not in before.methods]:
+        yield f"The baseline has no runs of {', '.join(more)}, which the candidate has: nothing is said of them."
     for what, table in (("baseline", before), ("candidate", after)):
         yield from (f"The {what}: {problem}" for problem in table.problems)
         if unused := [absent for absent in table.stale if absent.method in methods and absent.task in tasks]:
