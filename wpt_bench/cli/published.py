@@ -25,7 +25,7 @@ from wpt_bench.cli.console import (
     print_json,
     progress_bar,
 )
-from wpt_bench.cli.reporting import keep_page
+from wpt_bench.cli.reporting import keep_page, render_published
 from wpt_bench.protocol import UserError
 
 
@@ -68,7 +68,7 @@ def publish(
             card = benching.report_extras(selection, layout, progress).get("data_card", [])
         made = archive.add(folder, made, contents | {archive.CARD: msgspec.json.format(msgspec.json.encode(card))})
         gaps += left_out
-    made = keep_page(folder, layout, made)
+    made = keep_page(folder, render_published(folder, layout)[1], made)
     for gap in (*gaps, *(f"{gap.id} ({gap.status}): {gap.why}" for gap in made.left_out)):
         errors.print(f"Left out: {plain(gap)}", highlight=False, soft_wrap=True)
     console.print(f"{made.runs} runs, {made.episodes} episodes, in {folder}", highlight=False, soft_wrap=True)

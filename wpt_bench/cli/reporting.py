@@ -53,9 +53,10 @@ def report(
 
     folder = Path(suite)
     if suite not in registry.suites() and is_published(folder):
-        _report_published(folder, Layout(out), as_json)
+        comparisons, page = render_published(folder, Layout(out))
+        _say(comparisons, page, as_json)
         if keep:
-            keep_page(folder, Layout(out), read_manifest(folder))
+            keep_page(folder, page, read_manifest(folder))
         return
     if keep:
         raise UserError("--keep is for a published folder; make one: wpt-bench publish dmc.")
@@ -145,26 +146,20 @@ def report_experiment(plan: Any, layout: Any, again: str, as_json: bool) -> None
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
 
 
-def keep_page(folder: Path, layout: Any, manifest: Any) -> Any:
-    """Puts the page of a published folder, and its first figure, into it; returns the manifest that vouches for them.
+def keep_page(folder: Path, page: Path, manifest: Any) -> Any:
+    """Puts the rendered page of a published folder, and its first figure, into it.
 
-    The same records give the same bytes.
+    The same records give the same bytes. Returns the manifest that vouches for them.
     """
     from wpt_bench.analysis import archive
 
-    page = _published(folder, layout)[1]
     figures = [
         path for path in sorted((page.parent / "figures").iterdir()) if archive.FIRST_FIGURE.fullmatch(path.name)
     ]
     return archive.add(folder, manifest, {path.name: path.read_bytes() for path in (page, *figures)})
 
 
-def _report_published(folder: Path, layout: Any, as_json: bool) -> None:
-    """A page of committed records."""
-    _say(*_published(folder, layout), as_json)
-
-
-def _published(folder: Path, layout: Any) -> tuple[Any, Path]:
+def render_published(folder: Path, layout: Any) -> tuple[Any, Path]:
     """The comparisons of committed records, and their page."""
     from wpt_bench.analysis import archive
     from wpt_bench.analysis.publish import read_published
