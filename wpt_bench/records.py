@@ -355,10 +355,15 @@ def spanned(runs: Sequence[Identity]) -> tuple[list[str], list[int]]:
     return list(dict.fromkeys(run.task for run in runs)), sorted({run.seed for run in runs})
 
 
+def encode_rows(episodes: Iterable[Episode]) -> bytes:
+    """Rows as ``episodes.jsonl`` holds them; what was read from there has the same bytes again."""
+    return b"".join(msgspec.json.encode(episode) + b"\n" for episode in episodes)
+
+
 def append_episodes(folder: Path, episodes: Sequence[Episode]) -> int:
     """Appends rows to ``episodes.jsonl`` and returns the file's new length in bytes."""
     with open(folder / "episodes.jsonl", "ab") as file:
-        file.write(b"".join(msgspec.json.encode(episode) + b"\n" for episode in episodes))
+        file.write(encode_rows(episodes))
         file.flush()
         os.fsync(file.fileno())
         return file.tell()

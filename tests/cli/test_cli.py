@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from analysis.whole import rows_of, write_rows
 from typer.testing import CliRunner
 
 from wpt_bench import records, registry
@@ -266,6 +267,51 @@ def test_a_published_model_is_taken_where_data_and_settings_are_the_same(
     assert taken == own == published and len(taken) == 3
     assert "Nothing is taken" in CliRunner().invoke(app, list(map(str, arguments))).stderr
     assert "is no published folder" in call(*arguments[:-1], tmp_path, code=1)
+
+
+def test_published_runs_are_not_made_again(benched: Path, kept: Path, tmp_path: Path) -> None:
+    """Taken back they are to the byte what they were, but for weights, which nothing published holds."""
+    out = tmp_path / "out"
+    shutil.copytree(benched / "data", out / "data")
+    begun = next(records.find_runs(benched / "runs")).name
+    (out / "runs" / begun / "replay").mkdir(parents=True)
+    (out / "runs" / begun / "checkpoint-000000000001-0.safetensors").write_bytes(b"of a run that was cut off")
+    arguments = ["run", "dmc", "--profile", SMALL_PROFILE, "--out", out, "--published", kept]
+    made = CliRunner().invoke(app, list(map(str, arguments)))
+    assert made.exit_code == 0, made.stderr
+    assert "1 pre-trainings and 2 runs" in made.stderr and "done in" not in made.stderr
+    for folder in records.find_runs(benched / "runs"):
+        left = {path.name: path.read_bytes() for path in (out / "runs" / folder.name).glob("[!.]*")}
+        assert left == {name: (folder / name).read_bytes() for name in ("run.json", "episodes.jsonl")}
+    call("publish", "dmc", "--profile", SMALL_PROFILE, "--to", tmp_path / "results", "--out", out)
+    again, before = tmp_path / "results" / kept.name, kept
+    for name in ("runs.jsonl", "episodes.parquet", "figures.json", "data_card.json"):
+        assert (again / name).read_bytes() == (before / name).read_bytes(), name
+    assert "Nothing is taken" in CliRunner().invoke(app, list(map(str, arguments))).stderr
+
+
+def test_published_runs_that_were_altered_are_not_taken(benched: Path, kept: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(kept, tmp_path / "dmc-small")
+    rows = rows_of(folder)
+    rows[0]["episode_return"] += 1
+    write_rows(folder, rows)
+    shutil.copytree(benched / "data", tmp_path / "out" / "data")
+    arguments = ("run", "dmc", "--profile", SMALL_PROFILE, "--out", tmp_path / "out", "--published", folder)
+    assert "has other rows of run" in call(*arguments, code=1)
+    assert len(list(records.find_runs(tmp_path / "out" / "runs"))) < 2
+
+
+def test_publishing_again_drops_no_run_unasked(benched: Path, kept: Path, tmp_path: Path) -> None:
+    results, out = tmp_path / "results", tmp_path / "out"
+    shutil.copytree(kept, results / kept.name)
+    shutil.copytree(benched, out)
+    one = next(records.find_runs(out / "runs"))
+    shutil.rmtree(one)
+    arguments = ("publish", "dmc", "--profile", SMALL_PROFILE, "--to", results, "--out", out)
+    refused = call(*arguments, code=1)
+    assert "1 finished runs" in refused and f"--published {results / kept.name}" in refused
+    assert (results / kept.name / "runs.jsonl").read_bytes() == (kept / "runs.jsonl").read_bytes()
+    assert "1 runs" in call(*arguments, "--replace")
 
 
 def test_weights_that_a_repository_cannot_carry_are_left_out(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ def publish(
     command: str,
     plans: Sequence[Plan] = (),
     grid: Iterable[Identity] = (),
+    replace: bool = False,
 ) -> Manifest:
-    """Makes or replaces the published folder of one suite and profile; the same runs give the same bytes.
+    """Makes the published folder of one suite and profile, or makes it again; the same runs give the same bytes.
 
     Args:
         root: folder of run folders.
@@ -38,9 +39,10 @@ def publish(
         command: what a reader types to make it again.
         plans: of the experiments of the suite and profile.
         grid: the profile's runs, which are of the tables of methods whether or not an experiment counts them too.
+        replace: whether finished runs that were published and are not in ``root`` may be dropped.
 
     Raises:
-        UserError: no run of the suite and profile is finished.
+        UserError: no run of the suite and profile is finished, or published ones would be dropped.
     """
     found, problems = read_all(root)
     found = [one for one in found if (one.run.identity.suite, one.run.identity.profile) == (suite, profile)]
@@ -49,6 +51,8 @@ def publish(
             f"{root} holds no finished run of suite {suite} with profile {profile}; make some: "
             f"wpt-bench run {suite} --profile {profile}."
         )
+    if not replace and archive.is_published(folder):
+        _refuse_to_drop(folder, {one.run.id for one in found if one.run.status == "done"}, root)
     gaps = [_unreadable(root, problem) for problem in problems]
     apart = planned(plans) - {digest(identity) for identity in grid}
     experiments = Experiments(list(plans), sorted(apart)) if plans else None
@@ -77,6 +81,17 @@ def read_published(folder: Path, suite: str, profile: str) -> tuple[list[Compari
 def encode(values: dict[str, Any]) -> bytes:
     """Figures as ``figures.json`` holds them."""
     return (json.dumps(values, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _refuse_to_drop(folder: Path, kept: Collection[str], root: Path) -> None:
+    lost = [one.run for one in archive.read(folder)[0] if one.run.status == "done" and one.run.id not in kept]
+    if lost:
+        one = lost[0].identity
+        raise UserError(
+            f"{folder} has {len(lost)} finished runs that {root} lacks, {one.method} {one.task} {one.seed} among them. "
+            f"Take them back first: wpt-bench run {one.suite} --profile {one.profile} --published {folder}; or say "
+            "--replace to drop them."
+        )
 
 
 def _unreadable(root: Path, problem: str) -> LeftOut:

@@ -58,6 +58,10 @@ GpusPerRun = Annotated[float, typer.Option("--gpus-per-run", min=0, help="a run'
 Storage = Annotated[
     str, typer.Option("--storage", help="URL that a cluster's workers exchange files through (s3://..., file://...)")
 ]
+Published = Annotated[
+    Path | None,
+    typer.Option("--published", help="a published folder: what it has of the same data and settings is not made again"),
+]
 TrackerNames = Annotated[
     str, typer.Option("--tracker", help="tensorboard, wandb, both with a comma, or none: curves to watch, not records")
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +20,7 @@ from wpt_bench.cli.console import (
     Methods,
     Out,
     ProfileName,
+    Published,
     Retries,
     Seeds,
     Storage,
@@ -40,9 +40,17 @@ from wpt_bench.cli.console import (
     print_rows,
     seeds_in,
 )
-from wpt_bench.cli.jobs import data_of, data_set, job_names, make_runs, stages_of, where_made
+from wpt_bench.cli.jobs import (
+    data_of,
+    data_set,
+    job_names,
+    make_runs,
+    refuse_other_folders,
+    stages_of,
+    take_published,
+    where_made,
+)
 from wpt_bench.cli.reporting import report_experiment, report_grid
-from wpt_bench.protocol import UserError
 
 
 @command(
@@ -63,28 +71,20 @@ def pretrain(
     address: Address = "",
     gpus_per_run: GpusPerRun = 0.0,
     storage: Storage = "",
-    published: Annotated[
-        Path | None,
-        typer.Option("--published", help="a published folder: take what it has of the same data and settings"),
-    ] = None,
+    published: Published = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Pre-trains the shared world model, or takes a published one, collecting the data first if need be."""
-    from wpt_bench.analysis.archive import is_published
     from wpt_bench.running import bench as benching
-    from wpt_bench.running import kept
     from wpt_bench.running.plan import Layout, select
 
-    if published is not None and not is_published(published):
-        raise UserError(f"{published} is no published folder; leave --published away to pre-train.")
+    refuse_other_folders(published)
     selection, layout = select(suite, profiles.load(profile), parts(tasks), (), seeds_in(seeds)), Layout(out)
     where = where_made(workers, device, executor, address, gpus_per_run, storage)
     dataset = data_set(selection, layout, workers, yes)
     wanted = stages_of([selection], dataset.digest)
-    if published is not None and not kept.take(published, layout, wanted):
-        said = f"Nothing is taken from {published}: what the grid starts from is made already, or not there from the"
-        errors.print(f"{plain(said)} same data and settings.", highlight=False, soft_wrap=True)
+    take_published(published, layout, wanted, {})
     with grid_bars(job_names(wanted.values())) as show:
         stages = benching.ensure_stages(selection, layout, dataset, show, retries=retries, **where)
     rows = [
@@ -99,6 +99,7 @@ def pretrain(
 @command(
     app,
     "wpt-bench run dmc · wpt-bench run dmc --tasks walker-walk --methods dreamer,wpt --seeds 0,1,2 --dry-run · "
+    "wpt-bench run metaworld --profile lite --published results/metaworld-lite · "
     "wpt-bench run dmc --executor ray --address auto --storage s3://bucket/grid",
 )
 def run(
@@ -116,6 +117,7 @@ def run(
     gpus_per_run: GpusPerRun = 0.0,
     storage: Storage = "",
     tracker: TrackerNames = "tensorboard",
+    published: Published = None,
     yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run and what it would cost")] = False,
 ) -> None:
@@ -123,13 +125,15 @@ def run(
     from wpt_bench.running.plan import Layout, select
     from wpt_bench.running.tracking import chosen
 
+    refuse_other_folders(published)
     selection = select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
     layout, trackers = Layout(out), chosen(tracker)
     if dry_run:
         _dry_run([selection], selection.profile, layout, workers)
     else:
         where = where_made(workers, device, executor, address, gpus_per_run, storage)
-        make_runs([selection], data_of([selection], layout, workers, yes), layout, where, retries, trackers)
+        dataset = data_of([selection], layout, workers, yes)
+        make_runs([selection], dataset, layout, where, retries, trackers, published)
 
 
 @command(app, "wpt-bench bench dmc · wpt-bench bench metaworld --profile smoke --seeds 0")
@@ -148,17 +152,19 @@ def bench(
     gpus_per_run: GpusPerRun = 0.0,
     storage: Storage = "",
     tracker: TrackerNames = "tensorboard",
+    published: Published = None,
     yes: Yes = False,
 ) -> None:
     """From nothing to a report: data, pre-training, runs, comparison."""
     from wpt_bench.running.plan import Layout, select
     from wpt_bench.running.tracking import chosen
 
+    refuse_other_folders(published)
     selection = select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
     layout, trackers = Layout(out), chosen(tracker)
     where = where_made(workers, device, executor, address, gpus_per_run, storage)
     dataset = data_of([selection], layout, workers, yes)
-    failed = make_runs([selection], dataset, layout, where, retries, trackers, check=False)
+    failed = make_runs([selection], dataset, layout, where, retries, trackers, published, check=False)
     report_grid(selection, layout, as_json=False)
     if failed:
         raise typer.Exit(1)
@@ -184,6 +190,7 @@ def experiment(
     gpus_per_run: GpusPerRun = 0.0,
     storage: Storage = "",
     tracker: TrackerNames = "tensorboard",
+    published: Published = None,
     yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run and what it would cost")] = False,
     as_json: Json = False,
@@ -198,6 +205,7 @@ def experiment(
     from wpt_bench.running.plan import Layout
     from wpt_bench.running.tracking import chosen
 
+    refuse_other_folders(published)
     layout, asked, loaded, trackers = Layout(out), experiments.load(name), profiles.load(profile), chosen(tracker)
     varied = experimenting.grids(asked, suite, loaded, parts(tasks), seeds_in(seeds))
     selections = [one.selection for one in varied]
@@ -210,7 +218,7 @@ def experiment(
     plan, lost = experimenting.keep(asked, loaded, experimenting.plan(asked, varied, digest), layout, digest)
     if lost:
         errors.print(plain(lost), highlight=False, soft_wrap=True)
-    failed = make_runs(selections, dataset, layout, where, retries, trackers, check=False)
+    failed = make_runs(selections, dataset, layout, where, retries, trackers, published, check=False)
     again = f"wpt-bench experiment {name} --suite {suite} --profile {profile}"
     again += _narrowed(plan, asked.profile(loaded, suite).grid(suite))
     report_experiment(plan, layout, again, as_json)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from wpt_bench import records
 from wpt_bench.cli.console import asking, errors, grid_bars, plain, progress_bar
+from wpt_bench.protocol import UserError
 
 
 def data_set(selection: Any, layout: Any, workers: int, yes: bool) -> Any:
@@ -65,15 +67,17 @@ def make_runs(
     where: dict[str, Any],
     retries: int,
     trackers: Sequence[str],
+    published: Path | None = None,
     check: bool = True,
 ) -> bool:
-    """Makes pre-trainings and runs of grids on the same data (see ``data_of``); returns (or, with ``check``, exits
-    with) whether any failed."""
+    """Makes pre-trainings and runs of grids on the same data (see ``data_of``), but for what a published folder has of
+    them; returns (or, with ``check``, exits with) whether any failed."""
     from wpt_bench.running import grid
     from wpt_bench.running.plan import together
 
     runs = together(selections, dataset.digest if dataset else None)
     stages = stages_of(selections, dataset.digest) if dataset else {}
+    take_published(published, layout, stages, runs)
     names = job_names([*stages.values(), *runs.values()])
     with grid_bars(names) as show:
         outcome = grid.run_grid(
@@ -90,6 +94,32 @@ def make_runs(
     if outcome.failed and check:
         raise typer.Exit(1)
     return bool(outcome.failed)
+
+
+def refuse_other_folders(published: Path | None) -> None:
+    """UserError where ``--published`` names a folder that is none, before anything is made."""
+    from wpt_bench.analysis.archive import is_published
+
+    if published is not None and not is_published(published):
+        raise UserError(f"{published} is no published folder; leave --published away to make everything.")
+
+
+def take_published(published: Path | None, layout: Any, stages: Collection[str], runs: Collection[str]) -> None:
+    """Takes the stages and runs of these ids from a published folder, as far as it has them, and says how many."""
+    from wpt_bench.analysis import archive
+    from wpt_bench.running import kept
+
+    if published is None:
+        return
+    found, problems = archive.read(published)
+    taken = kept.take_stages(published, layout, stages), kept.take_runs(found, layout, runs)
+    for problem in problems:
+        errors.print(plain(problem), highlight=False, soft_wrap=True)
+    if any(taken):
+        said = f"Taken from {published}: {len(taken[0])} pre-trainings and {len(taken[1])} runs."
+    else:
+        said = f"Nothing is taken from {published}: it is made already, or not there from the same data and settings."
+    errors.print(plain(said), highlight=False, soft_wrap=True)
 
 
 def say_failed(failed: Mapping[str, str], names: Mapping[str, str]) -> None:

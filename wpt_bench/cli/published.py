@@ -35,6 +35,10 @@ def publish(
     profile: ProfileName = "quick",
     to: Annotated[Path, typer.Option("--to", help="folder of published folders")] = RESULTS,
     out: Out = OUT,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="drop published runs that are not in --out, of older versions for instance"),
+    ] = False,
 ) -> None:
     """Packs the finished runs of a suite and profile into a folder to commit: records, every figure, the pre-trained
     world models that they started from (weights if all fit in 8 MiB), the data card, and the page."""
@@ -59,13 +63,16 @@ def publish(
     command = f"wpt-bench publish {suite} --profile {profile} --to {to}" + ("" if out == OUT else f" --out {out}")
     folder = to / f"{known}-{name}"
     grid = identities(selection, dataset.digest if dataset else None)
-    made = publishing.publish(layout.runs, folder, suite=known, profile=name, command=command, plans=plans, grid=grid)
+    made = publishing.publish(
+        layout.runs, folder, suite=known, profile=name, command=command, plans=plans, grid=grid, replace=replace
+    )
     if dataset is not None:
         used = {one.run.identity.stage for one in archive.read(folder)[0] if one.run.status == "done"}
         own = [records.digest(stage) for stage in stages(selection, dataset.digest)]
         contents, left_out = kept.contents(layout, [stage for stage in own if stage in used])
         with progress_bar("computing labels") as progress:
-            card = benching.report_extras(selection, layout, progress).get("data_card", [])
+            complete = not benching.missing_scenes(selection, dataset)
+            card = benching.card_rows(selection, layout, dataset, progress) if complete else []
         made = archive.add(folder, made, contents | {archive.CARD: msgspec.json.format(msgspec.json.encode(card))})
         gaps += left_out
     made = keep_page(folder, render_published(folder, layout)[1], made)

@@ -18,7 +18,7 @@ from wpt_bench.records import Run, digest
 from wpt_bench.running.grid import RETRIES, run_grid
 from wpt_bench.running.jobs import Report, Start
 from wpt_bench.running.plan import Layout, Selection, identities, stages
-from wpt_bench.running.stages import Stage, open_loop_examples, open_loop_rows, read_stage
+from wpt_bench.running.stages import Stage, open_loop, read_stage
 
 Confirm = Callable[[str], bool]
 """Asks the user a yes-or-no question."""
@@ -106,14 +106,17 @@ def report_extras(selection: Selection, layout: Layout, progress: Progress | Non
     dataset = find_data(selection, layout)
     if dataset is None:
         return {}
-    stage_ids = [digest(stage) for stage in stages(selection, dataset.digest)]
-    extras: dict[str, Any] = {
-        "open_loop": open_loop_rows(layout, stage_ids),
-        "open_loop_examples": open_loop_examples(layout, stage_ids),
-    }
+    extras = open_loop(layout, [digest(stage) for stage in stages(selection, dataset.digest)])
     if not missing_scenes(selection, dataset):
-        extras["data_card"] = msgspec.to_builtins(data_card(selection, layout, dataset, progress))["rows"]
+        extras["data_card"] = card_rows(selection, layout, dataset, progress)
     return extras
+
+
+def card_rows(
+    selection: Selection, layout: Layout, dataset: Dataset, progress: Progress | None = None
+) -> list[dict[str, Any]]:
+    """Rows of the data card for a page, as plain values."""
+    return msgspec.to_builtins(data_card(selection, layout, dataset, progress))["rows"]
 
 
 def _retrieved_return(selection: Selection, layout: Layout, dataset: Dataset, task: Task) -> float | None:

@@ -1,11 +1,12 @@
-"""Pre-trained world models in published folders: put there, shown from there, and taken back to start runs from.
+"""What published folders keep: world models are put there and shown from there, and with the runs taken back.
 
-A published folder holds them as an output folder does, so that ``Layout`` finds its way in both.
+A published folder holds world models as an output folder does, so that ``Layout`` finds its way in both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,13 @@ from filelock import FileLock
 
 from wpt_bench import records
 from wpt_bench.protocol import UserError
+from wpt_bench.records import Recorded, RecordError
+from wpt_bench.running import checkpoint
+from wpt_bench.running.grid import status
+from wpt_bench.running.loop import lock
 from wpt_bench.running.plan import Layout
-from wpt_bench.running.stages import is_done, open_loop_examples, open_loop_rows, read_stage
+from wpt_bench.running.sequence import REPLAY
+from wpt_bench.running.stages import is_done, open_loop, read_stage
 
 MOST_BYTES = 8 * 2**20
 """Of all weights that are kept: what a repository can carry. One world model of the profile ``lite`` has 1 MiB."""
@@ -45,15 +51,10 @@ def extras(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: a record is damaged.
     """
-    layout = Layout(folder)
-    stage_ids = sorted(path.parent.name for path in folder.glob("stages/*/stage.json"))
-    return {
-        "open_loop": open_loop_rows(layout, stage_ids),
-        "open_loop_examples": open_loop_examples(layout, stage_ids),
-    }
+    return open_loop(Layout(folder), sorted(path.parent.name for path in folder.glob("stages/*/stage.json")))
 
 
-def take(folder: Path, layout: Layout, wanted: Iterable[str]) -> list[str]:
+def take_stages(folder: Path, layout: Layout, wanted: Iterable[str]) -> list[str]:
     """Copies stages that are wanted and not made yet from a published folder; returns the ids of those it had.
 
     Raises:
@@ -72,4 +73,33 @@ def take(folder: Path, layout: Layout, wanted: Iterable[str]) -> list[str]:
                 if path.is_file():  # the record last: with it the stage is finished
                     records.write_atomic(layout.stage(stage_id) / path.name, path.read_bytes())
         taken.append(stage_id)
+    return taken
+
+
+def take_runs(found: Iterable[Recorded], layout: Layout, wanted: Collection[str]) -> list[str]:
+    """Writes finished runs that are wanted and not done yet, as they were when they ended; returns their ids.
+
+    Of their weights nothing was published, so that runs of a sequence, from which others go on, are not taken. Runs
+    that another process is making are its own.
+
+    Raises:
+        RecordError: rows are not, to the last byte, those that the run left.
+    """
+    taken = []
+    for one in found:
+        run, folder = one.run, layout.runs / one.run.id
+        if run.id not in wanted or run.status != "done" or run.identity.earlier is not None:
+            continue
+        if status(run.identity, layout) in ("done", "running"):
+            continue
+        rows = records.encode_rows(one.episodes())
+        if hashlib.sha256(rows).hexdigest() != run.files.get(records.ROWS):
+            raise RecordError(f"{one.file} has other rows of run {run.id} than the run left; do not trust them.")
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock(folder):
+            records.write_atomic(folder / records.ROWS, rows)
+            records.write_run(folder, run)  # the record last: with it the run is finished
+            checkpoint.clear(folder)
+            records.discard(folder / REPLAY)
+        taken.append(run.id)
     return taken

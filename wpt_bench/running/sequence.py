@@ -24,11 +24,12 @@ from wpt_bench.running.plan import Layout
 EARLIER = "earlier tasks"
 """What stands for the scene of an episode that was seen online in an earlier task of a sequence."""
 WEIGHTS = "weights.safetensors"
+REPLAY = "replay"
 
 
 def replay_file(folder: Path, index: int) -> Path:
     """Of one training episode, in the folder of its run."""
-    return folder / "replay" / f"{index:06d}.safetensors"
+    return folder / REPLAY / f"{index:06d}.safetensors"
 
 
 def before_in_sequence(identity: Identity, layout: Layout) -> list[Run]:

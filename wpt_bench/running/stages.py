@@ -353,6 +353,14 @@ def _validation_seed(seed: int) -> int:
     return episode_seed(seed, "validation", 0)
 
 
+def open_loop(layout: Layout, stage_ids: Sequence[str]) -> dict[str, Any]:
+    """What a report shows of several pre-trainings: ``open_loop`` and ``open_loop_examples``, see the two below."""
+    return {
+        "open_loop": open_loop_rows(layout, stage_ids),
+        "open_loop_examples": open_loop_examples(layout, stage_ids),
+    }
+
+
 def open_loop_rows(layout: Layout, stage_ids: Sequence[str]) -> list[dict[str, Any]]:
     """Open-loop rows of several pre-trainings, each with its seed and kind of observation."""
     return [
