@@ -77,7 +77,8 @@ class JumpStart(Comparator):
         """A fresh carry; in training it says how long the prior acts."""
         steps = 0
         if not evaluation:
-            tenths = 10 if self.warming_up else int(np.random.default_rng(seed).integers(0, 11))
+            rng = np.random.default_rng([seed, 1])  # not the stream in which the simulator begins
+            tenths = 10 if self.warming_up else int(rng.integers(0, 11))
             steps = round(self.context.task.agent_steps * tenths / 10)
         return Carry(super().begin(batch, seed=seed, evaluation=evaluation), steps, None)
 
@@ -97,7 +98,7 @@ class JumpStart(Comparator):
 
 METHOD = Method(
     name="jsrl-bc",
-    version=1,
+    version=2,
     family=FAMILY,
     data_access=DataAccess.REWARD_FREE,
     observations=("state", "pixels"),

@@ -44,6 +44,17 @@ def test_block_linear_is_a_block_diagonal_matrix() -> None:
     assert torch.allclose(layer(x), x @ dense + layer.bias, atol=1e-6)
 
 
+def test_networks_see_how_large_actions_and_states_are() -> None:
+    """A norm behind a layer without bias makes the same of an action and of half of it."""
+    torch.manual_seed(0)
+    model = WorldModel(SMALL, "state", STATE_PAD, ACTION_PAD)
+    for network, width, real in ((model.rssm.recurrence.project, ACTION_PAD, 4), (model.encoder, STATE_PAD, 20)):
+        x = torch.zeros(64, width)
+        x[:, :real] = torch.randn(64, real)
+        out, halved, turned = network(x), network(x / 2), network(-x)
+        assert (out - halved).norm() > 0.04 * (out - turned).norm()
+
+
 def _plain_step(layer: Recurrence, latent: Latent, action: Tensor) -> Tensor:
     """The block GRU as the paper's code draws it: inputs copied to every block, each block with its own matrix."""
     width = latent.deter.shape[-1] // layer.blocks

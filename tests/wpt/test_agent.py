@@ -133,6 +133,17 @@ def test_the_prior_drives_all_of_the_warm_up_and_windows_after_it(pretrained: Pa
     assert set(late) == {0}
 
 
+def test_whether_an_episode_is_guided_does_not_hang_on_where_things_stand(pretrained: Path) -> None:
+    """The simulator draws positions from the numbers that an episode's seed begins with."""
+    agent = make(ALL, pretrained, budget=2 * STEPS * 10)
+    agent.offline(silent)
+    fill(agent, 1)  # a tenth of the budget, of whose first third episodes are guided
+    positions = [np.random.default_rng(seed).random() for seed in range(400)]
+    guided = [agent.begin(1, seed=seed, evaluation=False).guided.stop > 0 for seed in range(400)]
+    assert np.mean(guided) == pytest.approx(0.7, abs=0.1)
+    assert abs(np.corrcoef(positions, guided)[0, 1]) < 0.2
+
+
 def test_rewards_of_rehearsed_rows_do_not_exist_for_the_reward_head(pretrained: Path) -> None:
     """The reward head's gradient is that of the online rows alone."""
     agent = make(ALL, pretrained)

@@ -28,7 +28,7 @@ from wpt_bench.protocol import (
 from wpt_bench.records import Identity, Run, digest
 from wpt_bench.world_model.config import WorldModelSize
 
-PRETRAINING_VERSION = 2
+PRETRAINING_VERSION = 3
 
 
 class PretrainingIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

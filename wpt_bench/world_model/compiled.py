@@ -316,6 +316,7 @@ def _prior(rssm: RSSM) -> kernels.Prior:
     ((action_in, action_norm),) = _hidden(layer.action_in)
     return kernels.Prior(
         *_both(action_in),
+        _array(action_in.bias),
         *_norm(action_norm),
         *_both(layer.core_action),
         _array(layer.core_action.bias),

@@ -88,6 +88,7 @@ class Prior(NamedTuple):
 
     action_in: Array  # (A, H)
     action_in_back: Array
+    action_in_bias: Array  # (H,)
     action_scale: Array  # (H,)
     action_shift: Array
     core_action: Array  # (H, D)
@@ -730,7 +731,7 @@ def imagine(
     """Step ``t``: from ``state`` and the padded ``action`` to ``out``."""
     rows, hidden = len(state), prior.action_in.shape[1]
     deter = prior.core_action.shape[1]
-    x, y = np.zeros((rows, hidden), _F), np.empty((rows, hidden), _F)
+    x, y = _spread(prior.action_in_bias, rows), np.empty((rows, hidden), _F)
     add_product(action, prior.action_in, x)
     norm_silu(x, prior.action_scale, prior.action_shift, of_action.hat[t], of_action.rstd[t], y)
     core = _spread(prior.core_action_bias, rows)

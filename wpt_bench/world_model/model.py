@@ -56,7 +56,7 @@ class WorldModel(nn.Module):
             self.decoder = ConvDecoder(size)
             embedding = self.encoder.outputs
         else:
-            self.encoder = mlp(state, size.units, size.layers, None)
+            self.encoder = mlp(state, size.units, size.layers, None, first=True)
             self.decoder = StateDecoder(size, state)
             embedding = size.units
         self.rssm = RSSM(size, embedding, action, bf16=self.bf16)

@@ -40,6 +40,13 @@ class BlockLinear(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
+class InputLinear(nn.Linear):
+    """A first layer, of numbers whose size matters: actions, states.
+
+    The norm behind it makes the same of ``W x`` and ``W 2x``; beside a bias that does not start at zero, it does not.
+    """
+
+
 def mixed(device: torch.device, bf16: bool) -> torch.autocast:
     """A context in which, with ``bf16``, matrix products and convolutions take their inputs in bfloat16."""
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
@@ -51,7 +58,10 @@ def widened(x: Tensor) -> Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """Truncated-normal weights of variance 1 / mean(fan in, fan out), zero biases (DreamerV3's initialiser)."""
+    """Truncated-normal weights of variance 1 / mean(fan in, fan out), zero biases (DreamerV3's initialiser).
+
+    But biases of an ``InputLinear`` are uniform in +-1 / sqrt(inputs) (as the authors' code has them).
+    """
     for part in module.modules():
         if isinstance(part, BlockLinear):
             _, inputs, outputs = part.weight.shape
@@ -64,15 +74,21 @@ def initialise(module: nn.Module) -> None:
             continue
         std = (2 / (inputs + outputs)) ** 0.5 / 0.8796  # a normal cut at two deviations has deviation 0.8796
         nn.init.trunc_normal_(part.weight, std=std, a=-2 * std, b=2 * std)
-        if part.bias is not None:
+        if isinstance(part, InputLinear):
+            nn.init.uniform_(part.bias, -(inputs**-0.5), inputs**-0.5)
+        elif part.bias is not None:
             nn.init.zeros_(part.bias)
 
 
-def mlp(inputs: int, units: int, layers: int, outputs: int | None) -> nn.Sequential:
-    """``layers`` hidden layers of ``units``; then a linear layer to ``outputs`` unless that is None."""
+def mlp(inputs: int, units: int, layers: int, outputs: int | None, *, first: bool = False) -> nn.Sequential:
+    """``layers`` hidden layers of ``units``; then a linear layer to ``outputs`` unless that is None.
+
+    ``first``: whether it takes actions or states, see ``InputLinear``, and not what another network made of them.
+    """
     parts: list[nn.Module] = []
-    for _ in range(layers):
-        parts += [nn.Linear(inputs, units, bias=False), NormSiLU(units)]
+    for layer in range(layers):
+        linear = InputLinear(inputs, units) if first and layer == 0 else nn.Linear(inputs, units, bias=False)
+        parts += [linear, NormSiLU(units)]
         inputs = units
     if outputs is not None:
         parts.append(nn.Linear(inputs, outputs))

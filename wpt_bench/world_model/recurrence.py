@@ -20,7 +20,7 @@ class Recurrence(nn.Module):
         super().__init__()
         hidden = size.hidden
         self.blocks = size.blocks
-        self.action_in = mlp(action, hidden, 1, None)
+        self.action_in = mlp(action, hidden, 1, None, first=True)
         self.stoch_in = mlp(size.stoch_flat, hidden, 1, None)
         self.deter_in = mlp(size.deter, hidden, 1, None)
         # Every block of the GRU's input sees all three projections and its own block of the state: a dense matrix for

@@ -149,7 +149,8 @@ class WPTAgent:
         if self.prior is not None and not evaluation:
             steps = self.context.task.agent_steps
             probability = guidance_probability(self._env_steps, self.context.budget, self.settings.guidance)
-            guided = draw_window(steps, probability, np.random.default_rng(seed))
+            # A stream of its own: the simulator draws the same seed's first numbers for where things stand.
+            guided = draw_window(steps, probability, np.random.default_rng([seed, 1]))
             if warm_up:  # the prior drives whole episodes where other arms act at random
                 guided = Window(0, steps)
         action = torch.zeros(batch, ACTION_PAD, device=self.context.device)

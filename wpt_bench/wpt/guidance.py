@@ -60,7 +60,8 @@ class ClonedPrior(nn.Module):
         self.observation = observation
         self.frames = 3 if observation == "pixels" else 1
         self.encoder = ConvEncoder(depth, self.frames) if observation == "pixels" else None
-        self.head = mlp(self.encoder.outputs if self.encoder else STATE_PAD, units, 2, ACTION_PAD)
+        inputs = self.encoder.outputs if self.encoder else STATE_PAD
+        self.head = mlp(inputs, units, 2, ACTION_PAD, first=self.encoder is None)
         initialise(self)
 
     def forward(self, observation: Tensor) -> Tensor:
