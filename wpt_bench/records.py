@@ -24,6 +24,8 @@ SCHEMA = 1
 Status = Literal["pending", "running", "done", "failed"]
 
 RECORD, ROWS = "run.json", "episodes.jsonl"
+CARD = "data_card.json"
+"""Rows of the data card, in a published folder."""
 
 _OF_THE_PLACE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),

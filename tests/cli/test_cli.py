@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from analysis.whole import rows_of, write_rows
+from analysis.whole import rows_of, vouch, write_rows
 from typer.testing import CliRunner
 
 from wpt_bench import records, registry
@@ -20,6 +20,17 @@ from wpt_bench.cli import app
 from wpt_bench.running import storage
 
 SMALL_PROFILE = Path(__file__).with_name("small.toml")
+MINE = """
+name = "mine"
+question = "How long should imagination be?"
+
+[[factors]]
+name = "horizon"
+description = "Agent steps of imagination."
+reference = "profile"
+methods = ["dreamer"]
+levels = [{ name = "profile" }, { name = "3", profile = { settings = { wpt = { horizon = 3 } } } }]
+"""
 
 
 def call(*arguments: str | Path, code: int = 0) -> str:
@@ -297,6 +308,9 @@ def test_published_runs_that_were_altered_are_not_taken(benched: Path, kept: Pat
     write_rows(folder, rows)
     shutil.copytree(benched / "data", tmp_path / "out" / "data")
     arguments = ("run", "dmc", "--profile", SMALL_PROFILE, "--out", tmp_path / "out", "--published", folder)
+    assert "was altered or damaged" in call(*arguments, code=1)
+    assert "was altered or damaged" in call(*arguments, "--dry-run", code=1)
+    vouch(folder)  # as a forger would
     assert "has other rows of run" in call(*arguments, code=1)
     assert len(list(records.find_runs(tmp_path / "out" / "runs"))) < 2
 
@@ -309,9 +323,62 @@ def test_publishing_again_drops_no_run_unasked(benched: Path, kept: Path, tmp_pa
     shutil.rmtree(one)
     arguments = ("publish", "dmc", "--profile", SMALL_PROFILE, "--to", results, "--out", out)
     refused = call(*arguments, code=1)
-    assert "1 finished runs" in refused and f"--published {results / kept.name}" in refused
+    assert "1 finished runs" in refused
+    assert f"wpt-bench run dmc --profile small --published {results / kept.name}" in refused
     assert (results / kept.name / "runs.jsonl").read_bytes() == (kept / "runs.jsonl").read_bytes()
     assert "1 runs" in call(*arguments, "--replace")
+
+
+def test_published_experiments_are_taken_back_with_their_plan(benched: Path, tmp_path: Path) -> None:
+    mine, first, second = tmp_path / "mine.toml", tmp_path / "first", tmp_path / "second"
+    mine.write_text(MINE)
+    for out in (first, second):
+        shutil.copytree(benched, out)
+    options = ("--profile", SMALL_PROFILE, "--out")
+    call("experiment", mine, *options, first, "--workers", "1")
+    call("publish", "dmc", *options, first, "--to", tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "dmc-small").iterdir() if path.is_file()}
+    refused = call("publish", "dmc", *options, second, "--to", tmp_path, code=1)
+    command = f"wpt-bench experiment mine --suite dmc --profile small --published {tmp_path / 'dmc-small'}"
+    assert f"the plan of the experiment mine that {second} lacks" in refused and command in refused
+    taken = CliRunner().invoke(
+        app, list(map(str, ("experiment", mine, *options, second, "--published", tmp_path / "dmc-small")))
+    )
+    assert taken.exit_code == 0 and "0 pre-trainings and 1 runs" in taken.stderr and "done in" not in taken.stderr
+    call("publish", "dmc", *options, second, "--to", tmp_path)
+    for name in ("runs.jsonl", "episodes.parquet", "experiments.json", "figures.json"):
+        assert (tmp_path / "dmc-small" / name).read_bytes() == before[name], name
+
+
+def test_publishing_again_into_a_damaged_folder_is_refused(benched: Path, kept: Path, tmp_path: Path) -> None:
+    """Nobody could say which runs it had."""
+    folder = shutil.copytree(kept, tmp_path / "results" / kept.name)
+    (folder / "runs.jsonl").write_text("garbage")
+    arguments = ("publish", "dmc", "--profile", SMALL_PROFILE, "--to", folder.parent, "--out", benched)
+    assert "runs.jsonl was altered or damaged" in call(*arguments, code=1)
+    assert "2 runs" in call(*arguments, "--replace")
+
+
+@pytest.mark.parametrize("lacking", ["data", "stages"])
+def test_publishing_again_keeps_models_and_card(benched: Path, kept: Path, tmp_path: Path, lacking: str) -> None:
+    folder, out = shutil.copytree(kept, tmp_path / "results" / kept.name), tmp_path / "out"
+    shutil.copytree(benched, out)
+    shutil.rmtree(out / lacking)
+    call("publish", "dmc", "--profile", SMALL_PROFILE, "--to", folder.parent, "--out", out)
+    names = [path.relative_to(kept) for path in kept.rglob("*") if path.is_file()]
+    assert {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()} == set(names)
+    for name in names:
+        assert (
+            name.name in ("manifest.json", "report.html") or (folder / name).read_bytes() == (kept / name).read_bytes()
+        )
+
+
+def test_a_dry_run_knows_what_is_published(benched: Path, kept: Path, tmp_path: Path) -> None:
+    shutil.copytree(benched / "data", tmp_path / "out" / "data")
+    arguments = ("run", "dmc", "--profile", SMALL_PROFILE, "--out", tmp_path / "out", "--dry-run")
+    assert "2 runs to make" in call(*arguments) and "pre-trained or shared by tasks: 1" in call(*arguments)
+    said = call(*arguments, "--published", kept)
+    assert "0 runs to make" in said and "published" in said and "To be pre-trained" not in said
 
 
 def test_weights_that_a_repository_cannot_carry_are_left_out(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cli.test_cli import MINE
 from wpt_bench import experiments, records
 from wpt_bench.cli import app
 
@@ -49,17 +50,6 @@ def test_from_nothing_to_a_page(suite: str, tmp_path: Path) -> None:
 
 
 SMALL = Path(__file__).with_name("small.toml")
-MINE = """
-name = "mine"
-question = "How long should imagination be?"
-
-[[factors]]
-name = "horizon"
-description = "Agent steps of imagination."
-reference = "profile"
-methods = ["dreamer"]
-levels = [{ name = "profile" }, { name = "3", profile = { settings = { wpt = { horizon = 3 } } } }]
-"""
 
 
 def test_other_seeds_add_to_what_was_begun_until_a_level_changes(tmp_path: Path) -> None:

@@ -30,13 +30,13 @@ import pyarrow.parquet as pq
 
 from wpt_bench import records
 from wpt_bench.analysis import bounded
-from wpt_bench.records import Episode, Plan, Recorded, RecordError, Run, sha256, write_atomic
+from wpt_bench.records import CARD, Episode, Plan, Recorded, RecordError, Run, sha256, write_atomic
 
 SCHEMA = 1
 RUNS, EPISODES, FIGURES, MANIFEST = "runs.jsonl", "episodes.parquet", "figures.json", "manifest.json"
 CONTENTS = (RUNS, EPISODES, FIGURES)
 """What every published folder has."""
-EXPERIMENTS, CARD, PAGE, STAGES = "experiments.json", "data_card.json", "report.html", "stages"
+EXPERIMENTS, PAGE, STAGES = "experiments.json", "report.html", "stages"
 FIRST_FIGURE = re.compile(r"curves-(state|pixels)-(all|wpt)\.png")
 _KEPT = re.compile(
     rf"{STAGES}/[0-9a-f]{{16}}/(stage\.json|weights\.safetensors|open_loop\.safetensors)"
@@ -228,6 +228,12 @@ def altered(folder: Path, manifest: Manifest) -> list[str]:
         elif sha256(path) != expected:
             said.append(f"{path} was altered or damaged: its SHA-256 is not the one in {MANIFEST}.")
     return said
+
+
+def refuse_altered(folder: Path) -> None:
+    """RecordError where a published folder is not as its manifest has it: nobody can say what is missing from it."""
+    if damage := altered(folder, read_manifest(folder)):
+        raise RecordError(f"{damage[0]} Nothing is taken from {folder} or put into it: get it as it was published.")
 
 
 def read_experiments(folder: Path) -> Experiments:

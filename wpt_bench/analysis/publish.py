@@ -39,10 +39,11 @@ def publish(
         command: what a reader types to make it again.
         plans: of the experiments of the suite and profile.
         grid: the profile's runs, which are of the tables of methods whether or not an experiment counts them too.
-        replace: whether finished runs that were published and are not in ``root`` may be dropped.
+        replace: whether finished runs and plans that were published and are not there any more may be dropped.
 
     Raises:
-        UserError: no run of the suite and profile is finished, or published ones would be dropped.
+        UserError: no run of the suite and profile is finished, or something published would be dropped.
+        RecordError: the manifest of what was published cannot be read.
     """
     found, problems = read_all(root)
     found = [one for one in found if (one.run.identity.suite, one.run.identity.profile) == (suite, profile)]
@@ -52,7 +53,7 @@ def publish(
             f"wpt-bench run {suite} --profile {profile}."
         )
     if not replace and archive.is_published(folder):
-        _refuse_to_drop(folder, {one.run.id for one in found if one.run.status == "done"}, root)
+        refuse_to_drop(folder, {one.run.id for one in found if one.run.status == "done"}, plans, root)
     gaps = [_unreadable(root, problem) for problem in problems]
     apart = planned(plans) - {digest(identity) for identity in grid}
     experiments = Experiments(list(plans), sorted(apart)) if plans else None
@@ -83,15 +84,30 @@ def encode(values: dict[str, Any]) -> bytes:
     return (json.dumps(values, indent=1, allow_nan=False) + "\n").encode()
 
 
-def _refuse_to_drop(folder: Path, kept: Collection[str], root: Path) -> None:
+def refuse_to_drop(folder: Path, kept: Collection[str], plans: Sequence[Plan], root: Path) -> None:
+    """UserError, with the commands that help, if a published folder has finished runs or plans that are not kept.
+
+    Raises:
+        RecordError: see ``archive.refuse_altered``.
+    """
+    archive.refuse_altered(folder)
+    known = archive.read_experiments(folder).plans
     lost = [one.run for one in archive.read(folder)[0] if one.run.status == "done" and one.run.id not in kept]
-    if lost:
-        one = lost[0].identity
-        raise UserError(
-            f"{folder} has {len(lost)} finished runs that {root} lacks, {one.method} {one.task} {one.seed} among them. "
-            f"Take them back first: wpt-bench run {one.suite} --profile {one.profile} --published {folder}; or say "
-            "--replace to drop them."
-        )
+    gone = [plan for plan in known if plan.name not in {plan.name for plan in plans}]
+    if not lost and not gone:
+        return
+    counted = {plan.name: planned([plan]) for plan in known}
+    experiments = [plan for plan in known if plan in gone or any(run.id in counted[plan.name] for run in lost)]
+    commands = [f"experiment {plan.name} --suite {plan.suite} --profile {plan.profile}" for plan in experiments]
+    if any(not any(run.id in ids for ids in counted.values()) for run in lost):
+        commands.insert(0, f"run {lost[0].identity.suite} --profile {lost[0].identity.profile}")
+    what = [f"{len(lost)} finished runs"] if lost else []
+    what += [f"the plan of the experiment {plan.name}" for plan in gone]
+    again = "; ".join(f"wpt-bench {line} --published {folder}" for line in commands)
+    raise UserError(
+        f"{folder} has {' and '.join(what)} that {root.parent} lacks. Take them back first, with the --tasks, "
+        f"--methods and --seeds that they were made with: {again}. Or say --replace to drop them."
+    )
 
 
 def _unreadable(root: Path, problem: str) -> LeftOut:

@@ -65,7 +65,9 @@ Published = Annotated[
 TrackerNames = Annotated[
     str, typer.Option("--tracker", help="tensorboard, wandb, both with a comma, or none: curves to watch, not records")
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="collect missing data without asking")]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="collect missing data without asking, also where that makes runs stale")
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
 
 OUT, RESULTS = Path("out"), Path("results")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -48,6 +49,7 @@ from wpt_bench.cli.jobs import (
     refuse_other_folders,
     stages_of,
     take_published,
+    takeable,
     where_made,
 )
 from wpt_bench.cli.reporting import report_experiment, report_grid
@@ -129,7 +131,7 @@ def run(
     selection = select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
     layout, trackers = Layout(out), chosen(tracker)
     if dry_run:
-        _dry_run([selection], selection.profile, layout, workers)
+        _dry_run([selection], selection.profile, layout, workers, published)
     else:
         where = where_made(workers, device, executor, address, gpus_per_run, storage)
         dataset = data_of([selection], layout, workers, yes)
@@ -210,7 +212,7 @@ def experiment(
     varied = experimenting.grids(asked, suite, loaded, parts(tasks), seeds_in(seeds))
     selections = [one.selection for one in varied]
     if dry_run:
-        _dry_run(selections, loaded, layout, workers)
+        _dry_run(selections, loaded, layout, workers, published)
         return
     where = where_made(workers, device, executor, address, gpus_per_run, storage)
     dataset = data_of(selections, layout, workers, yes)
@@ -350,7 +352,7 @@ def _narrowed(plan: Any, own: Any) -> str:
     return options + (f" --seeds {','.join(map(str, seeds))}" if seeds != sorted(own.seeds) else "")
 
 
-def _dry_run(selections: Sequence[Any], profile: Any, layout: Any, workers: int) -> None:
+def _dry_run(selections: Sequence[Any], profile: Any, layout: Any, workers: int, published: Path | None) -> None:
     """Says what grids with variations of a profile, or with the profile itself, would run and cost."""
     from wpt_bench.running import bench as benching
     from wpt_bench.running import grid
@@ -363,8 +365,13 @@ def _dry_run(selections: Sequence[Any], profile: Any, layout: Any, workers: int)
     dataset = benching.find_data(selection, layout)
     missing = benching.missing_scenes(selection, dataset) if needing else []
     runs = together(selections, dataset.digest if dataset and not missing else None)
-    states = [(identity, grid.status(identity, layout)) for identity in runs.values()]
-    pending = [identity for identity, state in states if state != "done"]
+    there = takeable(published)
+    states = [
+        (identity, state if state == "done" or run_id not in there else "published")
+        for run_id, identity in runs.items()
+        for state in [grid.status(identity, layout)]
+    ]
+    pending = [identity for identity, state in states if state not in ("done", "published")]
     rows = [
         {"method": identity.method, "task": identity.task, "seed": identity.seed, "status": state}
         for identity, state in states
@@ -377,7 +384,7 @@ def _dry_run(selections: Sequence[Any], profile: Any, layout: Any, workers: int)
     if missing:
         console.print(f"To be collected first: {', '.join(missing)}.", highlight=False)
     shared = stages_of(needing, dataset.digest if dataset and not missing else "not collected")
-    first = [stage for stage_id, stage in shared.items() if not is_done(layout, stage_id)]
+    first = [stage for stage_id, stage in shared.items() if not is_done(layout, stage_id) and stage_id not in there]
     if first:
         said = f"To be pre-trained or shared by tasks: {len(first)}; the hours below are with them."
         console.print(said, highlight=False)

@@ -111,15 +111,32 @@ def take_published(published: Path | None, layout: Any, stages: Collection[str],
 
     if published is None:
         return
-    found, problems = archive.read(published)
+    archive.refuse_altered(published)
+    found, _ = archive.read(published)
     taken = kept.take_stages(published, layout, stages), kept.take_runs(found, layout, runs)
-    for problem in problems:
-        errors.print(plain(problem), highlight=False, soft_wrap=True)
-    if any(taken):
-        said = f"Taken from {published}: {len(taken[0])} pre-trainings and {len(taken[1])} runs."
-    else:
-        said = f"Nothing is taken from {published}: it is made already, or not there from the same data and settings."
-    errors.print(plain(said), highlight=False, soft_wrap=True)
+    said = [f"Taken from {published}: {len(taken[0])} pre-trainings and {len(taken[1])} runs."]
+    if left := sum(one.run.id in runs and kept.in_sequence(one.run) for one in found):
+        said.append(
+            f"{left} are of sequences and not taken: of the agents that later runs go on from nothing is published."
+        )
+    elif not any(taken):
+        said = [f"Nothing is taken from {published}: it is made already, or not there from the same data and settings."]
+    errors.print(plain(" ".join(said)), highlight=False, soft_wrap=True)
+
+
+def takeable(published: Path | None) -> set[str]:
+    """Ids of the stages and runs that would be taken from a published folder, if they are asked for."""
+    from wpt_bench.analysis import archive
+    from wpt_bench.running import kept
+    from wpt_bench.running.plan import Layout
+    from wpt_bench.running.stages import is_done
+
+    if published is None:
+        return set()
+    archive.refuse_altered(published)
+    runs = [one.run for one in archive.read(published)[0] if one.run.status == "done"]
+    stages = {one for one in kept.stages_in(published) if is_done(Layout(published), one)}
+    return stages | {run.id for run in runs if not kept.in_sequence(run)}
 
 
 def say_failed(failed: Mapping[str, str], names: Mapping[str, str]) -> None:

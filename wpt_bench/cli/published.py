@@ -62,19 +62,24 @@ def publish(
     gaps = [*faults, *outdated]
     command = f"wpt-bench publish {suite} --profile {profile} --to {to}" + ("" if out == OUT else f" --out {out}")
     folder = to / f"{known}-{name}"
+    before = kept.Before()
+    if archive.is_published(folder) and not replace:
+        archive.refuse_altered(folder)
+        before = kept.before(folder, layout)
     grid = identities(selection, dataset.digest if dataset else None)
     made = publishing.publish(
         layout.runs, folder, suite=known, profile=name, command=command, plans=plans, grid=grid, replace=replace
     )
-    if dataset is not None:
-        used = {one.run.identity.stage for one in archive.read(folder)[0] if one.run.status == "done"}
-        own = [records.digest(stage) for stage in stages(selection, dataset.digest)]
-        contents, left_out = kept.contents(layout, [stage for stage in own if stage in used])
+    used = {one.run.identity.stage for one in archive.read(folder)[0] if one.run.status == "done"}
+    own = [records.digest(stage) for stage in stages(selection, dataset.digest)] if dataset else before.stages
+    contents, left_out = kept.contents(layout, [stage for stage in own if stage in used])
+    gaps += left_out
+    card = before.card
+    if dataset is not None and not benching.missing_scenes(selection, dataset):
         with progress_bar("computing labels") as progress:
-            complete = not benching.missing_scenes(selection, dataset)
-            card = benching.card_rows(selection, layout, dataset, progress) if complete else []
-        made = archive.add(folder, made, contents | {archive.CARD: msgspec.json.format(msgspec.json.encode(card))})
-        gaps += left_out
+            rows = benching.card_rows(selection, layout, dataset, progress)
+        card = msgspec.json.format(msgspec.json.encode(rows))
+    made = archive.add(folder, made, contents | ({records.CARD: card} if card else {}))
     made = keep_page(folder, render_published(folder, layout)[1], made)
     for gap in (*gaps, *(f"{gap.id} ({gap.status}): {gap.why}" for gap in made.left_out)):
         errors.print(f"Left out: {plain(gap)}", highlight=False, soft_wrap=True)

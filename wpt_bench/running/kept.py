@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from filelock import FileLock
 
 from wpt_bench import records
 from wpt_bench.protocol import UserError
-from wpt_bench.records import Recorded, RecordError
+from wpt_bench.records import CARD, Recorded, RecordError, Run
 from wpt_bench.running import checkpoint
 from wpt_bench.running.grid import status
 from wpt_bench.running.loop import lock
@@ -24,6 +25,22 @@ from wpt_bench.running.stages import is_done, open_loop, read_stage
 
 MOST_BYTES = 8 * 2**20
 """Of all weights that are kept: what a repository can carry. One world model of the profile ``lite`` has 1 MiB."""
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a folder that is published again kept beside its runs: ids of pre-trainings, and the data card's bytes."""
+
+    stages: tuple[str, ...] = ()
+    card: bytes = b""
+
+
+def before(folder: Path, layout: Layout) -> Before:
+    """What a published folder has; its pre-trainings are taken, as far as they are not made here."""
+    stage_ids = stages_in(folder)
+    take_stages(folder, layout, stage_ids)
+    card = folder / CARD
+    return Before(tuple(stage_ids), card.read_bytes() if card.is_file() else b"")
 
 
 def contents(layout: Layout, stage_ids: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
@@ -51,7 +68,7 @@ def extras(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: a record is damaged.
     """
-    return open_loop(Layout(folder), sorted(path.parent.name for path in folder.glob("stages/*/stage.json")))
+    return open_loop(Layout(folder), stages_in(folder))
 
 
 def take_stages(folder: Path, layout: Layout, wanted: Iterable[str]) -> list[str]:
@@ -79,8 +96,8 @@ def take_stages(folder: Path, layout: Layout, wanted: Iterable[str]) -> list[str
 def take_runs(found: Iterable[Recorded], layout: Layout, wanted: Collection[str]) -> list[str]:
     """Writes finished runs that are wanted and not done yet, as they were when they ended; returns their ids.
 
-    Of their weights nothing was published, so that runs of a sequence, from which others go on, are not taken. Runs
-    that another process is making are its own.
+    Of their weights nothing was published, so that runs of a sequence, from which others go on, are not taken (see
+    ``in_sequence``). Runs that another process is making are its own.
 
     Raises:
         RecordError: rows are not, to the last byte, those that the run left.
@@ -88,7 +105,7 @@ def take_runs(found: Iterable[Recorded], layout: Layout, wanted: Collection[str]
     taken = []
     for one in found:
         run, folder = one.run, layout.runs / one.run.id
-        if run.id not in wanted or run.status != "done" or run.identity.earlier is not None:
+        if run.id not in wanted or run.status != "done" or in_sequence(run):
             continue
         if status(run.identity, layout) in ("done", "running"):
             continue
@@ -103,3 +120,13 @@ def take_runs(found: Iterable[Recorded], layout: Layout, wanted: Collection[str]
             records.discard(folder / REPLAY)
         taken.append(run.id)
     return taken
+
+
+def in_sequence(run: Run) -> bool:
+    """Whether a run is one of a sequence of tasks."""
+    return run.identity.earlier is not None
+
+
+def stages_in(folder: Path) -> list[str]:
+    """Ids of the pre-trainings that a published folder has records of."""
+    return sorted(path.parent.name for path in folder.glob("stages/*/stage.json"))
