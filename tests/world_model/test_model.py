@@ -130,6 +130,19 @@ def test_padded_dimensions_are_not_reconstructed() -> None:
     assert last.weight.grad[10:].abs().sum() == 0 and last.weight.grad[:10].abs().sum() > 0
 
 
+def test_free_nats_are_of_every_step() -> None:
+    """Steps whose posterior is far from the prior are not excused by others that cost nothing."""
+    torch.manual_seed(0)
+    model = WorldModel(SMALL, "state", STATE_PAD, ACTION_PAD)
+    observation, mask, action = _chunk(length=12)
+    with torch.no_grad():
+        model.rssm.posterior_head.weight.mul_(1.6)
+    result = model.loss(observation, mask, action, torch.Generator().manual_seed(0))
+    assert result.metrics["kl"] < FREE_NATS
+    result.loss.backward()
+    assert model.rssm.prior_head[0].weight.grad.abs().sum() > 0
+
+
 def test_free_nats_are_a_floor() -> None:
     model = WorldModel(SMALL, "state", STATE_PAD, ACTION_PAD)
     observation, mask, action = _chunk()

@@ -105,11 +105,11 @@ def world_model_loss(
     )
 
     def kl(q: Tensor, p: Tensor) -> Tensor:
-        return kl_divergence(*(Independent(Categorical(probs=probs), 1) for probs in (q, p))).mean()
+        return kl_divergence(*(Independent(Categorical(probs=probs), 1) for probs in (q, p)))
 
     dynamics, representation = kl(q.detach(), p), kl(q, p.detach())
-    loss = reconstruction + DYNAMICS_SCALE * dynamics.clamp(min=FREE_NATS)
-    loss = loss + REPRESENTATION_SCALE * representation.clamp(min=FREE_NATS)
+    loss = reconstruction + DYNAMICS_SCALE * dynamics.clamp(min=FREE_NATS).mean()
+    loss = loss + REPRESENTATION_SCALE * representation.clamp(min=FREE_NATS).mean()
     return loss, torch.cat([deter, stoch], -1)
 
 
