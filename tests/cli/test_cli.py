@@ -111,7 +111,28 @@ def test_bad_input_ends_in_one_sentence(arguments: tuple[str, ...], sentence: st
         ("horizon = 4", "horizn = 4", "Settings 'wpt' of profile 'small' do not fit"),
         ("[world_model]", "[world_model", "cannot be used"),
         ("deter = 32", "deter = 1000000000", "deter is 1000000000, and no more than 16384 can be made"),
-        ("batch = 4", "batch = -4", "batch is -4"),
+        ("batch = 4", "batch = -4", "pretraining.batch is -4, which is below 0"),
+        ("seeds = [0]", "seeds = [-5]", "grids.dmc.seeds is -5, which is below 0"),
+        ("seeds = [0]", "seeds = []", "length >= 1 - at `$.seeds` of [grids.dmc]"),
+        ("budget = 2000", "budget = 0", "`int` >= 1 - at `$.budget` of [grids.dmc]"),
+        ("learning_rate = 1e-3", "learning_rate = -1e-3", "`float` > 0.0 - at `$.pretraining.learning_rate`"),
+        ("updates = 20", "updates = 0", "`int` >= 1 - at `$.pretraining.updates`"),
+        (
+            "length = 20",
+            "length = 600",
+            "length is 600 in [pretraining] of the profile 'small', and an episode of cart",
+        ),
+        ("deter = 32", "deter = 0", "`int` >= 1 - at `$.world_model.deter`"),
+        ("horizon = 4", "horizon = 0", "Settings 'wpt' of profile 'small' do not fit: Expected `int` >= 1 - at `$.hor"),
+        ("starts = 8", "model_lr = -1.0", "Settings 'wpt' of profile 'small' do not fit: Expected `float` > 0.0 - at"),
+        ("starts = 8", "rehearsal = 1.0", "leaves no sequence to the run's own episodes"),
+        ("length = 8", "length = 600", "length is 600 in [settings.wpt] of the profile 'small'"),
+        (
+            "pink_noise = 4",
+            "pink_noise = 0",
+            "[grids.dmc.data] of the profile 'small' asks for no episodes of cartpole",
+        ),
+        ("pink_noise = 4", "curiosity = 4", "raise training_episodes or store fewer"),
         ("evaluation_episodes = 2", "evaluation_episodes = 10000", "evaluation_episodes"),
         ("evaluation_every = 0.5", "evaluation_every = nan", "evaluation_every is nan"),
         ('name = "small"', 'name = "../small"', "name"),
@@ -132,6 +153,45 @@ def test_a_dry_run_says_what_it_would_cost_and_does_nothing(tmp_path: Path) -> N
     assert "2 runs to make on 2 workers" in printed and "hours" in printed and "GiB" in printed
     assert "To be collected first: cartpole" in printed
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (
+            "episodes = 10",
+            "episodes = 0",
+            "[grids.metaworld.data] of the profile 'smoke' asks for no episodes of drawer-",
+        ),
+        ("length = 20", "length = 102", "length is 102 in [pretraining] of the profile 'smoke'"),  # fits DMControl's
+        ("length = 8", "length = 102", "no episode has more than 91 observations"),  # when learning begins
+    ],
+)
+def test_a_profile_that_another_suite_cannot_make_is_named(tmp_path: Path, old: str, new: str, sentence: str) -> None:
+    path = tmp_path / "smoke.toml"
+    text = (Path(__file__).parents[2] / "suites" / "profiles" / "smoke.toml").read_text()
+    path.write_text(text.replace(f"\n{old}\n", f"\n{new}\n", 1))
+    arguments = ("metaworld", "--profile", path, "--out", tmp_path / "out")
+    assert sentence in call("run", *arguments, "--dry-run", code=1)
+    assert sentence in call("bench", *arguments, code=1)
+    assert not (tmp_path / "out" / "runs").exists() and not list(tmp_path.glob("out/data/*/*/shard.json"))
+
+
+@pytest.mark.parametrize(
+    ("device", "sentence"),
+    [
+        ("nosuch", "There is no device 'nosuch'; choose cpu, cuda, cuda:1, ..."),
+        ("cuda:9999", "There is no device 'cuda:9999'"),
+        ("cuda:99", "--device cuda:99 is not here: torch"),
+    ],
+)
+@pytest.mark.parametrize("name", ["run", "pretrain", "bench", "tune"])
+def test_a_device_that_is_not_here_is_refused_before_anything_is_made(
+    tmp_path: Path, name: str, device: str, sentence: str
+) -> None:
+    profile = "smoke" if name == "tune" else SMALL_PROFILE
+    assert sentence in call(name, "dmc", "--profile", profile, "--out", tmp_path / "out", "--device", device, code=1)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture(scope="module")

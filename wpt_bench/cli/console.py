@@ -22,6 +22,7 @@ from rich.table import Table
 from typer.core import TyperCommand
 
 from wpt_bench import records
+from wpt_bench.profiles import MOST_COUNTS
 from wpt_bench.protocol import UserError
 from wpt_bench.records import RecordError
 
@@ -220,11 +221,8 @@ def parts(text: str) -> tuple[str, ...]:
 
 
 def seeds_in(text: str) -> tuple[int, ...]:
-    """Seeds of a list with commas."""
-    try:
-        return tuple(int(part) for part in parts(text))
-    except ValueError:
-        raise UserError(f"Seeds are whole numbers separated by commas, not {text!r}.") from None
+    """Seeds of a list with commas; none of an empty one."""
+    return tuple(numbers_in(text, "Seeds", 0, MOST_COUNTS)) if text else ()
 
 
 def numbers_in(text: str, what: str, least: int, most: int = 255) -> list[int]:

@@ -362,6 +362,8 @@ def _dry_run(selections: Sequence[Any], profile: Any, layout: Any, workers: int)
     selection = (needing or selections)[0]
     dataset = benching.find_data(selection, layout)
     missing = benching.missing_scenes(selection, dataset) if needing else []
+    if missing:
+        benching.refuse_missing_episodes(selection)
     runs = together(selections, dataset.digest if dataset and not missing else None)
     states = [(identity, grid.status(identity, layout)) for identity in runs.values()]
     pending = [identity for identity, state in states if state != "done"]
