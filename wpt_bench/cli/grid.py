@@ -128,10 +128,10 @@ def run(
     refuse_other_folders(published)
     selection = select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
     layout, trackers = Layout(out), chosen(tracker)
+    where = where_made(workers, device, executor, address, gpus_per_run, storage)
     if dry_run:
         _dry_run([selection], selection.profile, layout, workers)
     else:
-        where = where_made(workers, device, executor, address, gpus_per_run, storage)
         dataset = data_of([selection], layout, workers, yes)
         make_runs([selection], dataset, layout, where, retries, trackers, published)
 
@@ -209,10 +209,10 @@ def experiment(
     layout, asked, loaded, trackers = Layout(out), experiments.load(name), profiles.load(profile), chosen(tracker)
     varied = experimenting.grids(asked, suite, loaded, parts(tasks), seeds_in(seeds))
     selections = [one.selection for one in varied]
+    where = where_made(workers, device, executor, address, gpus_per_run, storage)
     if dry_run:
         _dry_run(selections, loaded, layout, workers)
         return
-    where = where_made(workers, device, executor, address, gpus_per_run, storage)
     dataset = data_of(selections, layout, workers, yes)
     digest = dataset.digest if dataset else None
     plan, lost = experimenting.keep(asked, loaded, experimenting.plan(asked, varied, digest), layout, digest)
