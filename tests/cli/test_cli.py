@@ -6,7 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -396,7 +399,8 @@ def test_a_published_model_that_was_altered_is_not_taken(benched: Path, kept: Pa
     assert f"{name} was altered or damaged" in call("verify", folder, code=1)
     shutil.copytree(benched / "data", tmp_path / "out" / "data")
     arguments = ("pretrain", "dmc", "--profile", SMALL_PROFILE, "--out", tmp_path / "out", "--published", folder)
-    assert name in call(*arguments, code=1)
+    refused = call(*arguments, code=1)
+    assert name in refused and f"do not trust {folder}" in refused and "delete" not in refused
     assert not list((tmp_path / "out").glob("stages/*/stage.json"))
 
 
@@ -443,11 +447,37 @@ def test_too_few_episodes_to_retrieve_is_recorded_as_a_failure(benched: Path, tm
     assert [run["status"] for run in runs] == ["failed", "stale"]  # that of the profile before
 
 
-def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    with_file = call("data", "collect", "dmc", "--profile", SMALL_PROFILE, "--out", blocked, code=1)
-    assert "Error:" in with_file
+@pytest.mark.parametrize("place", ["/proc/x", "file", "file/x"])
+def test_a_folder_that_cannot_be_made_is_said_so(benched: Path, kept: Path, tmp_path: Path, place: str) -> None:
+    if place == "/proc/x" and not Path("/proc").is_dir():
+        pytest.skip("there is no /proc")
+    (tmp_path / "file").write_text("")
+    where = tmp_path / place  # an absolute place stays what it is
+    grid = ("dmc", "--profile", SMALL_PROFILE, "--out")
+    for command in (
+        ("data", "collect", *grid, where),
+        ("pretrain", *grid, where),
+        ("run", *grid, where),
+        ("run", *grid, where, "--methods", "dreamer"),  # which learns from no data
+        ("bench", *grid, where),
+        ("tune", "dmc", "--profile", "smoke", "--methods", "sac", "--out", where),
+        ("report", kept, "--out", where),
+        ("publish", *grid, benched, "--to", where),
+    ):
+        refused = call(*command, code=1)
+        assert f"The folder {where}" in refused and "cannot be made" in refused and "--out" not in refused, command
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "file", "file/x"])
+def test_the_doctor_says_where_nothing_can_be_written(tmp_path: Path, place: str) -> None:
+    if place == "/proc/x" and not Path("/proc").is_dir():
+        pytest.skip("there is no /proc")
+    (tmp_path / "file").write_text("")
+    for out, code in ((tmp_path / place, 1), (tmp_path / "new" / "out", 0)):
+        result = CliRunner().invoke(app, ["doctor", "--out", str(out), "--json"])
+        (found,) = [one for one in json.loads(result.stdout) if one["name"] == "output folder"]
+        assert (result.exit_code, found["ok"], bool(found["advice"])) == (code, not code, bool(code)), found
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
