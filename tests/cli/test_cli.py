@@ -83,12 +83,21 @@ def test_every_family_of_the_comparison_is_here(family: str, names: str) -> None
         ),
         (("run", "dmcontrol"), "There is no suite 'dmcontrol'; did you mean 'dmc'"),
         (("run", "dmc", "--executor", "slurm"), "There is no executor 'slurm'; choose local or ray."),
+        (("run", "dmc", "--executor", "slurm", "--dry-run"), "There is no executor 'slurm'; choose local or ray."),
+        (("experiment", "ablation", "--executor", "slurm", "--dry-run"), "There is no executor 'slurm'"),
         (("bench", "dmc", "--storage", "s3://bucket"), "--storage goes with --executor ray."),
         (("pretrain", "dmc", "--executor", "ray", "--device", "cuda"), "needs --gpus-per-run"),
         (("run", "dmc", "--tracker", "mlflow"), "There is no tracker 'mlflow'; choose tensorboard, wandb"),
-        (("run", "dmc", "--seeds", "0,one"), "Seeds are whole numbers separated by commas, not '0,one'."),
+        (
+            ("run", "dmc", "--seeds", "0,one"),
+            "Seeds are whole numbers from 0 to 4294967296 separated by commas, not '0,one'.",
+        ),
+        (("run", "dmc", "--seeds", "-1", "--dry-run"), "Seeds are whole numbers from 0 to 4294967296"),
+        (("report", "dmc", "--seeds", "0,99999999999999999999"), "Seeds are whole numbers from 0 to 4294967296"),
         (("run", "dmc", "--profile", "mine.toml"), "There is no profile file mine.toml."),
         (("list", "thods"), "did you mean 'methods'"),
+        (("list", "methods", "--suite", "nosuch"), "--suite is for tasks"),
+        (("report", "no/such"), "'no/such' is neither a suite nor a published folder; suites are dmc, metaworld"),
         (("data", "verify", "nowhere"), "nowhere holds no data set"),
         (("data", "card", "dmc", "--out", "nowhere"), "collect it: wpt-bench data collect dmc"),
         (
@@ -412,6 +421,69 @@ def test_files_beside_published_runs_may_not_lead_elsewhere(kept: Path, tmp_path
     assert result.exit_code == 1 and "leads out of its folder by 'stages/" in result.stderr
     (folder / "notes.txt").write_text("")
     assert "notes.txt is not in manifest.json" in CliRunner().invoke(app, ["verify", str(folder)]).stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--methods", "wpt"), ("--seeds", "77"), ("--tasks", "nosuch"), ("--profile", "smoke")]
+)
+def test_a_published_folder_is_reported_as_a_whole(kept: Path, tmp_path: Path, option: str, value: str) -> None:
+    refused = call("report", kept, option, value, "--out", tmp_path, code=1)
+    assert f"{option} is for runs in --out" in refused and not list(tmp_path.iterdir())
+
+
+def test_of_a_folder_of_published_folders_one_is_named(kept: Path) -> None:
+    assert f"name one of them: wpt-bench report {kept}." in call("report", kept.parent, code=1)
+
+
+def test_a_run_to_train_again_has_to_be_named(kept: Path) -> None:
+    assert "--rerun names a run, by its id" in call("verify", kept, "--rerun", "", code=1)
+
+
+@pytest.mark.parametrize("name", ["episodes.parquet", "weights.safetensors", "data_card.json", "stage.json"])
+def test_of_a_folder_that_was_altered_the_report_says_what_is_wrong(kept: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(kept, tmp_path / "dmc-small")
+    (file,) = folder.rglob(name)
+    file.write_bytes(b"")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for keep in ((), ("--keep",)):
+        shown = CliRunner().invoke(app, ["report", str(folder), "--out", str(tmp_path / "out"), *keep])
+        assert shown.exit_code == 1 and "Traceback" not in shown.stderr
+        assert f"{file} was altered or damaged" in shown.stderr and f"wpt-bench verify {folder}" in shown.stderr
+    assert (tmp_path / "out" / "reports" / "published-dmc-small" / "report.html").is_file()
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """As a user whom permissions bind, which they do not the one that everything belongs to."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("name", ["", "runs.jsonl"])
+def test_a_published_folder_that_may_not_be_read_is_said_so(kept: Path, name: str) -> None:
+    with tempfile.TemporaryDirectory() as place:  # where others may go, unlike pytest's
+        Path(place).chmod(0o755)
+        folder = Path(shutil.copytree(kept, Path(place) / "dmc-small"))
+        commands = (("verify", folder), ("compare", folder, folder), ("report", folder, "--out", f"{place}/out"))
+        for command in commands:  # as ourselves first: what they import is ours as well
+            CliRunner().invoke(app, [str(part) for part in command])
+        (folder / name).chmod(0)
+        try:
+            with nobody():
+                for command in commands:
+                    refused = call(*command, code=3 if command[0] == "compare" else 1)
+                    assert (
+                        f"{folder / name} cannot be read: Permission denied" in refused and "make room" not in refused
+                    )
+        finally:
+            (folder / name).chmod(0o755)
 
 
 def test_pages_are_kept_in_published_folders_alone(benched: Path) -> None:

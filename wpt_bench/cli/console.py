@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -109,7 +109,7 @@ def command(
                 raise
             except Exception as error:
                 if (message := _sentence(error)) is not None:
-                    errors.print(f"[red]Error:[/] {plain(message)}", highlight=False, soft_wrap=True)
+                    say_wrong([message])
                 elif failed == 1:  # what Python ends with by itself
                     raise
                 else:
@@ -153,6 +153,12 @@ def _cell(value: Any) -> str:
 def print_json(value: Any) -> None:
     """For programs."""
     sys.stdout.write(json.dumps(value, indent=1) + "\n")
+
+
+def say_wrong(sentences: Iterable[str]) -> None:
+    """Says on standard error what is wrong, a line for each thing."""
+    for sentence in sentences:
+        errors.print(f"[red]Error:[/] {plain(sentence)}", highlight=False, soft_wrap=True)
 
 
 def plain(text: str) -> str:
