@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from wpt_bench.baselines.networks import FRAMES, Eyes, random_shift
 from wpt_bench.baselines.transitions import Batch, Sight, Transitions, of_all_tasks, rewarded
+from wpt_bench.bounds import Count, Positive, Share, Size
 from wpt_bench.protocol import WARM_UP, AgentContext, Progress, UserError, episode_seed
 from wpt_bench.world_model.functional import to_floats
 from wpt_bench.world_model.optimizer import Optimizer
@@ -36,12 +37,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         target_rate: share of a network that enters its slow copy with each update.
     """
 
-    hidden: int = 256
-    layers: int = 2
-    channels: int = 32
-    batch: int = 256
-    learning_rate: float = 3e-4
-    target_rate: float = 0.005
+    hidden: Size = 256
+    layers: Count = 2
+    channels: Size = 32
+    batch: Size = 256
+    learning_rate: Positive = 3e-4
+    target_rate: Share = 0.005
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, offline_updates, optimizer, updates_per_step
 from wpt_bench.baselines.networks import Critic, Gaussian, SlowCopy, squared_error
 from wpt_bench.baselines.transitions import Batch, Transitions
+from wpt_bench.bounds import Count, Positive, Weight
 from wpt_bench.protocol import DISCOUNT, STEP_SIZES, AgentContext, DataAccess, Method, Range
 from wpt_bench.world_model.optimizer import Optimizer
 
@@ -30,11 +31,11 @@ class Settings(agent.Settings, frozen=True, forbid_unknown_fields=True, kw_only=
         lam: divides the advantage. largest_weight: where the weights are cut.
     """
 
-    layers: int = 3
-    offline_updates: int = 1_000_000
-    updates_per_step: float = 1.0
-    lam: float = 1 / 3
-    largest_weight: float = 100.0
+    layers: Count = 3
+    offline_updates: Count = 1_000_000
+    updates_per_step: Weight = 1.0
+    lam: Positive = 1 / 3
+    largest_weight: Positive = 100.0
 
 
 class AWAC(ModelFreeAgent):

@@ -9,6 +9,7 @@ import numpy as np
 
 from wpt_bench.baselines.soft_actor_critic import RLPDSettings, SoftActorCritic
 from wpt_bench.baselines.transitions import Transitions, of_episodes
+from wpt_bench.bounds import Size
 from wpt_bench.data.views import EpisodeView
 from wpt_bench.protocol import AgentContext, Progress
 from wpt_bench.world_model.config import WorldModelSize
@@ -25,7 +26,7 @@ class Settings(RLPDSettings, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """
 
     world_model: WorldModelSize
-    retrieved: int = 500
+    retrieved: Size = 500
 
 
 class Comparator(SoftActorCritic):

@@ -22,6 +22,7 @@ from wpt_bench.baselines import soft_actor_critic
 from wpt_bench.baselines.agent import GROUP, offline_updates, updates_per_step
 from wpt_bench.baselines.soft_actor_critic import SoftActorCritic
 from wpt_bench.baselines.transitions import Batch, Transitions
+from wpt_bench.bounds import Count, Positive, Size, Weight
 from wpt_bench.protocol import STEP_SIZES, AgentContext, DataAccess, Method, Range
 
 PIECE = 1024
@@ -38,12 +39,12 @@ class Settings(soft_actor_critic.Settings, frozen=True, forbid_unknown_fields=Tr
         actions: uniform ones, and as many of the policy at each end of the transition.
     """
 
-    layers: int = 3
-    offline_updates: int = 1_000_000
-    actor_rate: float = 1e-4
+    layers: Count = 3
+    offline_updates: Count = 1_000_000
+    actor_rate: Positive = 1e-4
     entropy_in_target: bool = False
-    weight: float = 5.0
-    actions: int = 10
+    weight: Weight = 5.0
+    actions: Size = 10
 
 
 class CQL(SoftActorCritic):

@@ -18,6 +18,7 @@ from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, optimizer, updates_per_step
 from wpt_bench.baselines.networks import Critic, Deterministic, SlowCopy, squared_error
 from wpt_bench.baselines.transitions import Batch
+from wpt_bench.bounds import Positive, Share, Size, Weight
 from wpt_bench.protocol import DISCOUNT, STEP_SIZES, AgentContext, Choice, DataAccess, Method, Range
 from wpt_bench.world_model.optimizer import Optimizer
 
@@ -35,12 +36,12 @@ class Settings(agent.Settings, frozen=True, forbid_unknown_fields=True, kw_only=
         largest_noise: where the noise of actions in updates is cut.
     """
 
-    hidden: int = 1024
-    learning_rate: float = 1e-4
-    target_rate: float = 0.01
-    updates_per_step: float = 0.5
-    returns: int = 3
-    largest_noise: float = 0.3
+    hidden: Size = 1024
+    learning_rate: Positive = 1e-4
+    target_rate: Share = 0.01
+    updates_per_step: Weight = 0.5
+    returns: Size = 3
+    largest_noise: Weight = 0.3
 
 
 class DrQv2(ModelFreeAgent):

@@ -21,6 +21,7 @@ from wpt_bench.baselines.comparators import FAMILY, Comparator
 from wpt_bench.baselines.networks import Critic, squared_error
 from wpt_bench.baselines.soft_actor_critic import SEARCH
 from wpt_bench.baselines.transitions import Batch, Transitions
+from wpt_bench.bounds import Size
 from wpt_bench.protocol import AgentContext, DataAccess, Method, Range
 from wpt_bench.world_model.optimizer import Optimizer
 
@@ -32,7 +33,7 @@ class Settings(comparators.Settings, frozen=True, forbid_unknown_fields=True, kw
         predictors: of rewards. optimism: standard deviations between them that are added to their mean.
     """
 
-    predictors: int = 5
+    predictors: Size = 5
     optimism: float = 1.0
 
 

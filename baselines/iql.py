@@ -22,6 +22,7 @@ from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, offline_updates, optimizer, updates_per_step
 from wpt_bench.baselines.networks import Critic, Gaussian, SlowCopy, Value, squared_error
 from wpt_bench.baselines.transitions import Batch, Transitions
+from wpt_bench.bounds import Count, Positive, Share, Weight
 from wpt_bench.protocol import DISCOUNT, STEP_SIZES, AgentContext, DataAccess, Method, Range
 from wpt_bench.world_model.optimizer import Optimizer
 
@@ -44,11 +45,11 @@ class Settings(agent.Settings, frozen=True, forbid_unknown_fields=True, kw_only=
         inverse_temperature: of the advantages in the policy's weights. largest_weight: where these are cut.
     """
 
-    offline_updates: int = 1_000_000
-    updates_per_step: float = 1.0
-    expectile: float = 0.7
-    inverse_temperature: float = 3.0
-    largest_weight: float = 100.0
+    offline_updates: Count = 1_000_000
+    updates_per_step: Weight = 1.0
+    expectile: Share = 0.7
+    inverse_temperature: Weight = 3.0
+    largest_weight: Positive = 100.0
 
 
 class IQL(ModelFreeAgent):

@@ -20,6 +20,7 @@ from wpt_bench.baselines import agent, comparators
 from wpt_bench.baselines.agent import GROUP, updates_per_step
 from wpt_bench.baselines.comparators import FAMILY, Comparator
 from wpt_bench.baselines.soft_actor_critic import SEARCH
+from wpt_bench.bounds import Positive, Size
 from wpt_bench.protocol import AgentContext, DataAccess, Method, Progress, episode_seed
 from wpt_bench.world_model.optimizer import Optimizer
 from wpt_bench.wpt.guidance import ClonedPrior, clone_prior
@@ -28,11 +29,11 @@ from wpt_bench.wpt.guidance import ClonedPrior, clone_prior
 class Settings(comparators.Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """See the module's first lines for where the values come from; ``prior_...`` are those of WPT's prior."""
 
-    prior_updates: int = 150_000
-    prior_batch: int = 256
-    prior_lr: float = 1e-4
-    prior_units: int = 512
-    prior_depth: int = 48
+    prior_updates: Size = 150_000
+    prior_batch: Size = 256
+    prior_lr: Positive = 1e-4
+    prior_units: Size = 512
+    prior_depth: Size = 48
 
 
 @dataclass(frozen=True)

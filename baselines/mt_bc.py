@@ -18,6 +18,7 @@ from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, offline_updates, optimizer
 from wpt_bench.baselines.networks import Deterministic
 from wpt_bench.baselines.transitions import Batch, Transitions, of_all_tasks
+from wpt_bench.bounds import Count
 from wpt_bench.protocol import STEP_SIZES, AgentContext, DataAccess, Method
 from wpt_bench.world_model.optimizer import Optimizer
 
@@ -25,7 +26,7 @@ from wpt_bench.world_model.optimizer import Optimizer
 class Settings(agent.Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """See the module's first lines for where the values come from; ``offline_updates`` are all there are."""
 
-    offline_updates: int = 1_000_000
+    offline_updates: Count = 1_000_000
 
 
 class BehaviourCloning(ModelFreeAgent):

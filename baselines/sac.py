@@ -11,13 +11,14 @@ from __future__ import annotations
 from wpt_bench.baselines import soft_actor_critic
 from wpt_bench.baselines.agent import GROUP, updates_per_step
 from wpt_bench.baselines.soft_actor_critic import SEARCH, SoftActorCritic
+from wpt_bench.bounds import Positive
 from wpt_bench.protocol import DataAccess, Method
 
 
 class Settings(soft_actor_critic.Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """See the module's first lines for where the values come from."""
 
-    temperature: float = 0.1
+    temperature: Positive = 0.1
 
 
 METHOD = Method(

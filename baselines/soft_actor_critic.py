@@ -11,6 +11,7 @@ from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import ModelFreeAgent, optimizer
 from wpt_bench.baselines.networks import Critic, SlowCopy, SquashedGaussian, squared_error
 from wpt_bench.baselines.transitions import Batch
+from wpt_bench.bounds import Positive, Size, Weight
 from wpt_bench.protocol import DISCOUNT, STEP_SIZES, AgentContext, Range
 from wpt_bench.world_model.optimizer import Optimizer
 
@@ -30,24 +31,24 @@ class Settings(agent.Settings, frozen=True, forbid_unknown_fields=True, kw_only=
         target_entropy: per action dimension.
     """
 
-    updates_per_step: float = 1.0
-    members: int = 2
-    subset: int = 2
+    updates_per_step: Weight = 1.0
+    members: Size = 2
+    subset: Size = 2
     layer_norm: bool = False
     cautious_actor: bool = True
     entropy_in_target: bool = True
-    actor_every: int = 1
-    actor_rate: float = 3e-4
-    temperature: float = 1.0
+    actor_every: Size = 1
+    actor_rate: Positive = 3e-4
+    temperature: Positive = 1.0
     target_entropy: float = -1.0
 
 
 class RLPDSettings(Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """RLPD's values (arXiv 2302.02948, appendix): ten critics with LayerNorm and many updates."""
 
-    updates_per_step: float = 20.0
-    actor_every: int = 20
-    members: int = 10
+    updates_per_step: Weight = 20.0
+    actor_every: Size = 20
+    members: Size = 10
     layer_norm: bool = True
     cautious_actor: bool = False
     target_entropy: float = -0.5

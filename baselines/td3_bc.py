@@ -19,6 +19,7 @@ from wpt_bench.baselines import agent
 from wpt_bench.baselines.agent import GROUP, ModelFreeAgent, offline_updates, optimizer
 from wpt_bench.baselines.networks import Critic, Deterministic, SlowCopy, squared_error
 from wpt_bench.baselines.transitions import Batch, Transitions
+from wpt_bench.bounds import Count, Size, Weight
 from wpt_bench.protocol import DISCOUNT, STEP_SIZES, AgentContext, DataAccess, Method, Range
 from wpt_bench.world_model.optimizer import Optimizer
 
@@ -37,11 +38,11 @@ class Settings(agent.Settings, frozen=True, forbid_unknown_fields=True, kw_only=
         policy_delay: critic updates for each update of the actor and the slow copies.
     """
 
-    offline_updates: int = 1_000_000
-    alpha: float = 2.5
-    noise: float = 0.2
-    largest_noise: float = 0.5
-    policy_delay: int = 2
+    offline_updates: Count = 1_000_000
+    alpha: Weight = 2.5
+    noise: Weight = 0.2
+    largest_noise: Weight = 0.5
+    policy_delay: Size = 2
 
 
 class TD3BC(ModelFreeAgent):

@@ -19,7 +19,7 @@ from wpt_bench.analysis.experiment import ExperimentSummary, summarise
 from wpt_bench.analysis.properties import DECLARED_RULES, EFFECTS, POOLING, Properties, reasons
 from wpt_bench.analysis.scores import SCRATCH, read
 from wpt_bench.analysis.summary import figures, plain, properties
-from wpt_bench.records import Identity, Plan, write_atomic
+from wpt_bench.records import Identity, Plan, make_folder, write_atomic
 from wpt_bench.reports import world_model
 from wpt_bench.reports.content import card_table
 from wpt_bench.reports.factors import ExperimentSection, experiment_section
@@ -178,7 +178,7 @@ def _summary(
 def save(drawings: Iterable[Drawing], tables: Iterable[Table], out_folder: Path) -> None:
     """Writes figures and tables beside a page."""
     for name, files in (("figures", drawings), ("tables", tables)):
-        (out_folder / name).mkdir(parents=True, exist_ok=True)
+        make_folder(out_folder / name)
         for file in files:
             file.save(out_folder / name)
 

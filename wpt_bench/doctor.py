@@ -1,7 +1,7 @@
 """What is installed, what this machine has, and which profiles can run on it.
 
-``diagnose`` looks and changes nothing. Each of its findings says what is there and, where something is missing, what to
-do about it.
+``diagnose`` looks and leaves nothing behind. Each of its findings says what is there and, where something is missing,
+what to do about it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -56,7 +57,7 @@ def diagnose(out: Path) -> list[Check]:
     """
     backends = _backends()
     memory = psutil.virtual_memory().total
-    folder = next(path for path in [out.absolute(), *out.absolute().parents] if path.is_dir())
+    folder = next(path for path in [out.absolute(), *out.absolute().parents] if path.exists())
     free = shutil.disk_usage(folder).free
     return [
         _python(),
@@ -65,7 +66,7 @@ def diagnose(out: Path) -> list[Check]:
         _plugins("methods", registry.methods()),
         _cores(),
         _check("memory", memory >= 2 * GIB, f"{memory / GIB:.1f} GiB", "Use a machine with 2 GiB or more."),
-        _check("output folder", os.access(folder, os.W_OK), f"{out}, {free / GIB:.1f} GiB free", ELSEWHERE, True),
+        _output(out, folder, free),
         *_torch(),
         _check("pictures", any(backends.values()), _spell(backends), PICTURES),
         *(_profile(profiles.load(name), any(backends.values()), memory, free) for name in profiles.names()),
@@ -74,6 +75,16 @@ def diagnose(out: Path) -> list[Check]:
 
 def _check(name: str, ok: bool, found: str, advice: str, required: bool = False) -> Check:
     return Check(name, ok, found, "" if ok else advice, required)
+
+
+def _output(out: Path, folder: Path, free: int) -> Check:
+    """Whether ``out`` can be written, of which ``folder`` is as much as there is already."""
+    found = f"{out}, {free / GIB:.1f} GiB free"
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # what permissions say is not all: there are places without files
+            return Check("output folder", True, found, "", True)
+    except OSError as error:
+        return Check("output folder", False, f"{found}, but {folder}: {error.strerror}", ELSEWHERE, True)
 
 
 def _python() -> Check:

@@ -90,7 +90,7 @@ def vary(profile: Profile, suite: str, level: Level) -> Profile:
         varied = _merge(msgspec.to_builtins(profile), {**level.profile, "grids": {suite: level.grid | times}})
         refuse_sizes(varied)
         return msgspec.convert(varied, Profile)
-    except (ValueError, TypeError, KeyError, msgspec.ValidationError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, msgspec.ValidationError) as error:
         raise UserError(f"{level.name!r}, a variation of profile {profile.name!r}, does not fit: {error}.") from error
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from wpt_bench.bounds import Count, Positive, Share, Size, Weight
 from wpt_bench.protocol import UserError
 from wpt_bench.records import Name
 from wpt_bench.registry import nearest
@@ -26,6 +27,7 @@ MOST_COUNTS = 2**32
 """The same for what only takes time (updates, environment steps), and for seeds."""
 MOST_BYTES = 2**20
 """Of a profile's file."""
+_SOME = msgspec.Meta(min_length=1)
 _COUNTS = ("updates", "budget", "minutes", "seed", "seeds")
 
 
@@ -46,15 +48,15 @@ class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         seeds: one model per seed is trained; a task run takes the one at (its seed modulo their number).
     """
 
-    updates: int = 200_000
-    batch: int = 16
-    length: int = 64
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-6
-    adam_eps: float = 1e-5
-    grad_clip: float = 100.0
-    held_out: float = 0.1
-    seeds: tuple[int, ...] = (0,)
+    updates: Size = 200_000
+    batch: Size = 16
+    length: Annotated[int, msgspec.Meta(ge=2)] = 64
+    learning_rate: Positive = 1e-4
+    weight_decay: Share = 1e-6
+    adam_eps: Positive = 1e-5
+    grad_clip: Positive = 100.0
+    held_out: Share = 0.1
+    seeds: Annotated[tuple[int, ...], _SOME] = (0,)
 
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -66,14 +68,14 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """
 
     scenes: tuple[str, ...] = ()
-    pink_noise: int = 0
-    curiosity: int = 0
-    random_reward: int = 0
-    training_episodes: int = 0
-    updates_per_step: float = 0.5
-    episodes: int = 0
+    pink_noise: Count = 0
+    curiosity: Count = 0
+    random_reward: Count = 0
+    training_episodes: Count = 0
+    updates_per_step: Weight = 0.5
+    episodes: Count = 0
     pixels: bool = False
-    seed: int = 0
+    seed: Count = 0
 
 
 class Subset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -93,8 +95,8 @@ class Subset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     collectors: tuple[str, ...] = ()
     quality: tuple[float, float] | None = None
-    foreign: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
-    irrelevant: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    foreign: Share = 1.0
+    irrelevant: Share | None = None
 
 
 class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -113,15 +115,15 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         tuning: short names of the tasks that settings are tuned on; none of a table of results.
     """
 
-    tasks: tuple[str, ...]
-    seeds: tuple[int, ...]
-    methods: tuple[str, ...]
-    budget: int
+    tasks: Annotated[tuple[str, ...], _SOME]
+    seeds: Annotated[tuple[int, ...], _SOME]
+    methods: Annotated[tuple[str, ...], _SOME]
+    budget: Size
     data: Data
     evaluation_every: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
     evaluation_episodes: Annotated[int, msgspec.Meta(ge=1, le=200)] = 10
-    retrieved: int = 500
-    guidance: float = 1 / 3
+    retrieved: Size = 500
+    guidance: Weight = 1 / 3
     subset: Subset = Subset()
     sequence: bool = False
     tuning: tuple[str, ...] = ()
@@ -146,9 +148,9 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     precision: Literal["fp32", "bf16"] = "fp32"
     inputs: Inputs = "scaled"
     settings: dict[str, dict[str, Any]] = {}
-    minutes: float
-    memory_gib: float
-    disk_gib: float
+    minutes: Weight
+    memory_gib: Weight
+    disk_gib: Weight
 
     def grid(self, suite: str) -> Grid:
         """The suite's part; UserError if the profile has none."""
@@ -168,6 +170,12 @@ def load(name: str) -> Profile:
 
     def convert(plain: dict[str, Any]) -> Profile:
         refuse_sizes(plain)
+        grids = plain.get("grids")
+        for suite, grid in grids.items() if isinstance(grids, dict) else ():
+            try:
+                msgspec.convert(grid, Grid)
+            except msgspec.ValidationError as error:  # which names no key of a table of tables
+                raise ValueError(f"{error} of [grids.{suite}]") from error
         return msgspec.convert(plain, Profile)
 
     return read("profile", name, convert)
@@ -196,10 +204,13 @@ def read(kind: Kind, name: str, convert: Callable[[dict[str, Any]], T]) -> T:
 
 
 def refuse_sizes(plain: Any, name: str = "") -> None:
-    """Raises ValueError naming a number of a profile, or of a method's settings, that nothing could be made of."""
+    """Raises ValueError naming a number of a profile, or of a method's settings, that nothing could be made of.
+
+    What a number may be besides, the structs say that it becomes a part of.
+    """
     if isinstance(plain, dict):
         for key, value in plain.items():
-            refuse_sizes(value, key)
+            refuse_sizes(value, f"{name}.{key}" if name else str(key))
     elif isinstance(plain, list | tuple):
         for value in plain:
             refuse_sizes(value, name)
@@ -208,5 +219,7 @@ def refuse_sizes(plain: Any, name: str = "") -> None:
             raise ValueError(f"{name} is {plain}, which nothing can be made of")
     elif isinstance(plain, int):
         most = MOST_COUNTS if name.endswith(_COUNTS) else LARGEST
-        if not 0 <= plain <= most:
+        if plain < 0:
+            raise ValueError(f"{name} is {str(plain)[:40]}, which is below 0")
+        if plain > most:
             raise ValueError(f"{name} is {str(plain)[:40]}, and no more than {most} can be made")

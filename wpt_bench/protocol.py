@@ -342,6 +342,7 @@ class Method:
             here; the report prints it beside the score.
         settings_group: table of the profile with settings that several methods take, applied before their own.
         offline_updates: from settings to the updates made on the offline data before the first environment step.
+        sequence: name of the setting, if there is one, of how many observations in a row of an episode it learns from.
         online: whether it takes environment steps.
         pretrained: whether it needs the shared pre-trained world model.
         shared: whether one agent, trained offline once per suite and seed, is what every task evaluates.
@@ -364,6 +365,7 @@ class Method:
     tuning_evaluations: int = 0
     settings_group: str = ""
     offline_updates: Callable[[Any], int] = lambda settings: 0
+    sequence: str = ""
     online: bool = True
     pretrained: bool = False
     shared: bool = False

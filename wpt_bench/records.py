@@ -31,6 +31,7 @@ _OF_THE_PLACE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
 )
+_ELSEWHERE = "what is finished is kept: make room or name another folder."
 
 
 class RecordError(Exception):
@@ -210,6 +211,14 @@ class Recorded:
     episodes: Callable[[], list[Episode]]
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those above it, where they are not there yet; raises Unwritable if that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unwritable(f"The folder {path} cannot be made ({error.strerror}); {_ELSEWHERE}") from error
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Writes a file so that a reader sees the old contents or the new, never part of them, also after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -255,7 +264,7 @@ def unwritable(error: OSError) -> str | None:
     if error.errno not in _OF_THE_PLACE:
         return None
     where = f" ({error.filename2 or error.filename})" if error.filename else ""
-    return f"{os.strerror(error.errno)}{where}; what is finished is kept: make room or give another --out."
+    return f"{os.strerror(error.errno)}{where}; {_ELSEWHERE}"
 
 
 def sha256(path: Path) -> str:
@@ -277,7 +286,7 @@ def damaged(files: Mapping[str, str], folder: Path) -> str | None:
 
 def write_run(folder: Path, run: Run) -> None:
     """Writes ``run.json``, replacing the one before."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_atomic(folder / RECORD, encode_checked(run))
 
 

@@ -268,7 +268,7 @@ def _study(search: Search, layout: Layout) -> Iterator[_Study]:
     They are kept in SQLite: unlike Optuna's journal, it recovers from a process that is killed while it writes.
     """
     folder = record_file(layout, search.name).parent
-    folder.mkdir(parents=True, exist_ok=True)
+    records.make_folder(folder)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with lock(folder), _usable(folder):
         url = URL.create("sqlite", database=str((folder / "study.sqlite3").absolute()))

@@ -6,7 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +94,21 @@ def test_every_family_of_the_comparison_is_here(family: str, names: str) -> None
         ),
         (("run", "dmcontrol"), "There is no suite 'dmcontrol'; did you mean 'dmc'"),
         (("run", "dmc", "--executor", "slurm"), "There is no executor 'slurm'; choose local or ray."),
+        (("run", "dmc", "--executor", "slurm", "--dry-run"), "There is no executor 'slurm'; choose local or ray."),
+        (("experiment", "ablation", "--executor", "slurm", "--dry-run"), "There is no executor 'slurm'"),
         (("bench", "dmc", "--storage", "s3://bucket"), "--storage goes with --executor ray."),
         (("pretrain", "dmc", "--executor", "ray", "--device", "cuda"), "needs --gpus-per-run"),
         (("run", "dmc", "--tracker", "mlflow"), "There is no tracker 'mlflow'; choose tensorboard, wandb"),
-        (("run", "dmc", "--seeds", "0,one"), "Seeds are whole numbers separated by commas, not '0,one'."),
+        (
+            ("run", "dmc", "--seeds", "0,one"),
+            "Seeds are whole numbers from 0 to 4294967296 separated by commas, not '0,one'.",
+        ),
+        (("run", "dmc", "--seeds", "-1", "--dry-run"), "Seeds are whole numbers from 0 to 4294967296"),
+        (("report", "dmc", "--seeds", "0,99999999999999999999"), "Seeds are whole numbers from 0 to 4294967296"),
         (("run", "dmc", "--profile", "mine.toml"), "There is no profile file mine.toml."),
         (("list", "thods"), "did you mean 'methods'"),
+        (("list", "methods", "--suite", "nosuch"), "--suite is for tasks"),
+        (("report", "no/such"), "'no/such' is neither a suite nor a published folder; suites are dmc, metaworld"),
         (("data", "verify", "nowhere"), "nowhere holds no data set"),
         (("data", "card", "dmc", "--out", "nowhere"), "collect it: wpt-bench data collect dmc"),
         (
@@ -122,7 +134,28 @@ def test_bad_input_ends_in_one_sentence(arguments: tuple[str, ...], sentence: st
         ("horizon = 4", "horizn = 4", "Settings 'wpt' of profile 'small' do not fit"),
         ("[world_model]", "[world_model", "cannot be used"),
         ("deter = 32", "deter = 1000000000", "deter is 1000000000, and no more than 16384 can be made"),
-        ("batch = 4", "batch = -4", "batch is -4"),
+        ("batch = 4", "batch = -4", "pretraining.batch is -4, which is below 0"),
+        ("seeds = [0]", "seeds = [-5]", "grids.dmc.seeds is -5, which is below 0"),
+        ("seeds = [0]", "seeds = []", "length >= 1 - at `$.seeds` of [grids.dmc]"),
+        ("budget = 2000", "budget = 0", "`int` >= 1 - at `$.budget` of [grids.dmc]"),
+        ("learning_rate = 1e-3", "learning_rate = -1e-3", "`float` > 0.0 - at `$.pretraining.learning_rate`"),
+        ("updates = 20", "updates = 0", "`int` >= 1 - at `$.pretraining.updates`"),
+        (
+            "length = 20",
+            "length = 600",
+            "length is 600 in [pretraining] of the profile 'small', and an episode of cart",
+        ),
+        ("deter = 32", "deter = 0", "`int` >= 1 - at `$.world_model.deter`"),
+        ("horizon = 4", "horizon = 0", "Settings 'wpt' of profile 'small' do not fit: Expected `int` >= 1 - at `$.hor"),
+        ("starts = 8", "model_lr = -1.0", "Settings 'wpt' of profile 'small' do not fit: Expected `float` > 0.0 - at"),
+        ("starts = 8", "rehearsal = 1.0", "leaves no sequence to the run's own episodes"),
+        ("length = 8", "length = 600", "length is 600 in [settings.wpt] of the profile 'small'"),
+        (
+            "pink_noise = 4",
+            "pink_noise = 0",
+            "[grids.dmc.data] of the profile 'small' asks for no episodes of cartpole",
+        ),
+        ("pink_noise = 4", "curiosity = 4", "raise training_episodes or store fewer"),
         ("evaluation_episodes = 2", "evaluation_episodes = 10000", "evaluation_episodes"),
         ("evaluation_every = 0.5", "evaluation_every = nan", "evaluation_every is nan"),
         ('name = "small"', 'name = "../small"', "name"),
@@ -143,6 +176,45 @@ def test_a_dry_run_says_what_it_would_cost_and_does_nothing(tmp_path: Path) -> N
     assert "2 runs to make on 2 workers" in printed and "hours" in printed and "GiB" in printed
     assert "To be collected first: cartpole" in printed
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (
+            "episodes = 10",
+            "episodes = 0",
+            "[grids.metaworld.data] of the profile 'smoke' asks for no episodes of drawer-",
+        ),
+        ("length = 20", "length = 102", "length is 102 in [pretraining] of the profile 'smoke'"),  # fits DMControl's
+        ("length = 8", "length = 102", "no episode has more than 91 observations"),  # when learning begins
+    ],
+)
+def test_a_profile_that_another_suite_cannot_make_is_named(tmp_path: Path, old: str, new: str, sentence: str) -> None:
+    path = tmp_path / "smoke.toml"
+    text = (Path(__file__).parents[2] / "suites" / "profiles" / "smoke.toml").read_text()
+    path.write_text(text.replace(f"\n{old}\n", f"\n{new}\n", 1))
+    arguments = ("metaworld", "--profile", path, "--out", tmp_path / "out")
+    assert sentence in call("run", *arguments, "--dry-run", code=1)
+    assert sentence in call("bench", *arguments, code=1)
+    assert not (tmp_path / "out" / "runs").exists() and not list(tmp_path.glob("out/data/*/*/shard.json"))
+
+
+@pytest.mark.parametrize(
+    ("device", "sentence"),
+    [
+        ("nosuch", "There is no device 'nosuch'; choose cpu, cuda, cuda:1, ..."),
+        ("cuda:9999", "There is no device 'cuda:9999'"),
+        ("cuda:99", "--device cuda:99 is not here: torch"),
+    ],
+)
+@pytest.mark.parametrize("name", ["run", "pretrain", "bench", "tune"])
+def test_a_device_that_is_not_here_is_refused_before_anything_is_made(
+    tmp_path: Path, name: str, device: str, sentence: str
+) -> None:
+    profile = "smoke" if name == "tune" else SMALL_PROFILE
+    assert sentence in call(name, "dmc", "--profile", profile, "--out", tmp_path / "out", "--device", device, code=1)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture(scope="module")
@@ -403,7 +475,8 @@ def test_a_published_model_that_was_altered_is_not_taken(benched: Path, kept: Pa
     assert f"{name} was altered or damaged" in call("verify", folder, code=1)
     shutil.copytree(benched / "data", tmp_path / "out" / "data")
     arguments = ("pretrain", "dmc", "--profile", SMALL_PROFILE, "--out", tmp_path / "out", "--published", folder)
-    assert name in call(*arguments, code=1)
+    refused = call(*arguments, code=1)
+    assert name in refused and f"do not trust {folder}" in refused and "delete" not in refused
     assert not list((tmp_path / "out").glob("stages/*/stage.json"))
 
 
@@ -415,6 +488,69 @@ def test_files_beside_published_runs_may_not_lead_elsewhere(kept: Path, tmp_path
     assert result.exit_code == 1 and "leads out of its folder by 'stages/" in result.stderr
     (folder / "notes.txt").write_text("")
     assert "notes.txt is not in manifest.json" in CliRunner().invoke(app, ["verify", str(folder)]).stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--methods", "wpt"), ("--seeds", "77"), ("--tasks", "nosuch"), ("--profile", "smoke")]
+)
+def test_a_published_folder_is_reported_as_a_whole(kept: Path, tmp_path: Path, option: str, value: str) -> None:
+    refused = call("report", kept, option, value, "--out", tmp_path, code=1)
+    assert f"{option} is for runs in --out" in refused and not list(tmp_path.iterdir())
+
+
+def test_of_a_folder_of_published_folders_one_is_named(kept: Path) -> None:
+    assert f"name one of them: wpt-bench report {kept}." in call("report", kept.parent, code=1)
+
+
+def test_a_run_to_train_again_has_to_be_named(kept: Path) -> None:
+    assert "--rerun names a run, by its id" in call("verify", kept, "--rerun", "", code=1)
+
+
+@pytest.mark.parametrize("name", ["episodes.parquet", "weights.safetensors", "data_card.json", "stage.json"])
+def test_of_a_folder_that_was_altered_the_report_says_what_is_wrong(kept: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(kept, tmp_path / "dmc-small")
+    (file,) = folder.rglob(name)
+    file.write_bytes(b"")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for keep in ((), ("--keep",)):
+        shown = CliRunner().invoke(app, ["report", str(folder), "--out", str(tmp_path / "out"), *keep])
+        assert shown.exit_code == 1 and "Traceback" not in shown.stderr
+        assert f"{file} was altered or damaged" in shown.stderr and f"wpt-bench verify {folder}" in shown.stderr
+    assert (tmp_path / "out" / "reports" / "published-dmc-small" / "report.html").is_file()
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """As a user whom permissions bind, which they do not the one that everything belongs to."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("name", ["", "runs.jsonl"])
+def test_a_published_folder_that_may_not_be_read_is_said_so(kept: Path, name: str) -> None:
+    with tempfile.TemporaryDirectory() as place:  # where others may go, unlike pytest's
+        Path(place).chmod(0o755)
+        folder = Path(shutil.copytree(kept, Path(place) / "dmc-small"))
+        commands = (("verify", folder), ("compare", folder, folder), ("report", folder, "--out", f"{place}/out"))
+        for command in commands:  # as ourselves first: what they import is ours as well
+            CliRunner().invoke(app, [str(part) for part in command])
+        (folder / name).chmod(0)
+        try:
+            with nobody():
+                for command in commands:
+                    refused = call(*command, code=3 if command[0] == "compare" else 1)
+                    assert (
+                        f"{folder / name} cannot be read: Permission denied" in refused and "make room" not in refused
+                    )
+        finally:
+            (folder / name).chmod(0o755)
 
 
 def test_pages_are_kept_in_published_folders_alone(benched: Path) -> None:
@@ -450,11 +586,37 @@ def test_too_few_episodes_to_retrieve_is_recorded_as_a_failure(benched: Path, tm
     assert [run["status"] for run in runs] == ["failed", "stale"]  # that of the profile before
 
 
-def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    with_file = call("data", "collect", "dmc", "--profile", SMALL_PROFILE, "--out", blocked, code=1)
-    assert "Error:" in with_file
+@pytest.mark.parametrize("place", ["/proc/x", "file", "file/x"])
+def test_a_folder_that_cannot_be_made_is_said_so(benched: Path, kept: Path, tmp_path: Path, place: str) -> None:
+    if place == "/proc/x" and not Path("/proc").is_dir():
+        pytest.skip("there is no /proc")
+    (tmp_path / "file").write_text("")
+    where = tmp_path / place  # an absolute place stays what it is
+    grid = ("dmc", "--profile", SMALL_PROFILE, "--out")
+    for command in (
+        ("data", "collect", *grid, where),
+        ("pretrain", *grid, where),
+        ("run", *grid, where),
+        ("run", *grid, where, "--methods", "dreamer"),  # which learns from no data
+        ("bench", *grid, where),
+        ("tune", "dmc", "--profile", "smoke", "--methods", "sac", "--out", where),
+        ("report", kept, "--out", where),
+        ("publish", *grid, benched, "--to", where),
+    ):
+        refused = call(*command, code=1)
+        assert f"The folder {where}" in refused and "cannot be made" in refused and "--out" not in refused, command
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "file", "file/x"])
+def test_the_doctor_says_where_nothing_can_be_written(tmp_path: Path, place: str) -> None:
+    if place == "/proc/x" and not Path("/proc").is_dir():
+        pytest.skip("there is no /proc")
+    (tmp_path / "file").write_text("")
+    for out, code in ((tmp_path / place, 1), (tmp_path / "new" / "out", 0)):
+        result = CliRunner().invoke(app, ["doctor", "--out", str(out), "--json"])
+        (found,) = [one for one in json.loads(result.stdout) if one["name"] == "output folder"]
+        assert (result.exit_code, found["ok"], bool(found["advice"])) == (code, not code, bool(code)), found
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:

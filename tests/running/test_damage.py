@@ -220,7 +220,7 @@ def test_a_full_disk_ends_in_a_sentence_and_then_it_goes_on(
     layout.runs.mkdir(parents=True)
     ballast = tiny_disk / "ballast"
     ballast.write_bytes(bytes(shutil.disk_usage(tiny_disk).free - 160 * 1024))  # room for some episodes, not for all
-    with pytest.raises(records.Unwritable, match=r"No space left on device .*: make room or give another --out"):
+    with pytest.raises(records.Unwritable, match=r"No space left on device .*: make room or name another folder"):
         run_grid([identity], layout, None, lambda *what: None, workers=1)
     assert standing(identity, layout)[0] == "interrupted"
     ballast.unlink()

@@ -35,6 +35,23 @@ def test_a_groups_setting_that_no_method_knows_is_named() -> None:
         select("dmc", profile)
 
 
+def test_every_number_of_a_profile_and_of_settings_is_bounded() -> None:
+    """A number of which nothing can be made is refused where it is read, not in the middle of a grid."""
+    free = {"optimism", "target_entropy", "quality", "seeds"}  # of any sign; seeds are looked at by ``refuse_sizes``
+    structs = [profiles.Profile, profiles.Pretraining, profiles.Grid, profiles.Data, profiles.Subset]
+    structs += [method.settings for method in registry.methods().values() if method.settings.__module__[:4] == "wpt_"]
+    for struct in structs:
+        for field in msgspec.inspect.type_info(struct).fields:
+            if isinstance(field.type, msgspec.inspect.IntType | msgspec.inspect.FloatType) and field.name not in free:
+                assert (field.type.ge, field.type.gt) != (None, None), (struct, field.name)
+
+
+def test_a_setting_of_a_group_that_does_not_fit_is_named() -> None:
+    profile = msgspec.structs.replace(small.profile(), settings={"model-free": {"learning_rate": -1.0}})
+    with pytest.raises(UserError, match=r"Settings 'sac' with 'model-free' of profile 'small' do not fit: .*learning_"):
+        select("dmc", profile, (), ("sac",))
+
+
 def test_a_table_of_no_method_is_named() -> None:
     profile = msgspec.structs.replace(small.profile(), settings={"rpld": {"batch": 32}})
     with pytest.raises(UserError, match="no table of settings named 'rpld'; did you mean 'rlpd'"):

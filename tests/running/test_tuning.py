@@ -382,8 +382,8 @@ def test_whose_fault_a_failure_is_survives_the_way_to_the_grid(fail: Callable[[]
 
 def test_where_the_pre_training_fails_no_trial_is_spent(prepared: tuple[Layout, Dataset], tmp_path: Path) -> None:
     _, dataset = prepared
-    long = msgspec.structs.replace(small.profile().pretraining, length=5000)
-    profile = msgspec.structs.replace(small.profile(), pretraining=long)
+    large = msgspec.structs.replace(small.profile().pretraining, learning_rate=1e30)
+    profile = msgspec.structs.replace(small.profile(), pretraining=large)
     its = found(profile, "wpt", data=dataset.digest, seeds=(0,))
     with pytest.raises(UserError, match="Pre-training failed: "):
         tune(its, Layout(tmp_path), 1, here(Layout(tmp_path), dataset.path))

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from wpt_bench import records
 from wpt_bench.analysis import bounded
-from wpt_bench.records import CARD, Episode, Plan, Recorded, RecordError, Run, sha256, write_atomic
+from wpt_bench.records import CARD, Episode, Plan, Recorded, RecordError, Run, make_folder, sha256, write_atomic
 
 SCHEMA = 1
 RUNS, EPISODES, FIGURES, MANIFEST = "runs.jsonl", "episodes.parquet", "figures.json", "manifest.json"
@@ -120,8 +120,19 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def is_published(folder: Path) -> bool:
-    """Whether a folder is, or was before it was damaged, a published one."""
-    return any((folder / name).is_file() for name in CONTENTS)
+    """Whether a folder is, or was before it was damaged, a published one; RecordError if that cannot be looked up."""
+    try:
+        return any((folder / name).is_file() for name in CONTENTS)
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def published_in(folder: Path) -> list[Path]:
+    """The published folders that lie in a folder, by name; RecordError if it cannot be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if is_published(path)) if folder.is_dir() else []
+    except OSError as error:
+        raise _unreadable(folder, error) from error
 
 
 def write(
@@ -139,7 +150,7 @@ def write(
     What an earlier publication had kept beside its runs is removed. Runs that are not ``done``, or whose episodes
     cannot be read, are left out and listed after ``left_out``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for path in folder.iterdir():
         if _KEPT.fullmatch(path.name):
             path.unlink()
@@ -221,12 +232,15 @@ def altered(folder: Path, manifest: Manifest) -> list[str]:
     for name, expected in manifest.files.items():
         path = folder / name
         known = name in (*CONTENTS, EXPERIMENTS) or _KEPT.fullmatch(name)
-        if not known or any((folder / part).is_symlink() for part in (Path(name), *Path(name).parents[:-1])):
-            said.append(f"{folder / MANIFEST} leads out of its folder by {name[:80]!r}; do not trust it.")
-        elif not path.is_file():
-            said.append(f"{path} is missing.")
-        elif sha256(path) != expected:
-            said.append(f"{path} was altered or damaged: its SHA-256 is not the one in {MANIFEST}.")
+        try:
+            if not known or any((folder / part).is_symlink() for part in (Path(name), *Path(name).parents[:-1])):
+                said.append(f"{folder / MANIFEST} leads out of its folder by {name[:80]!r}; do not trust it.")
+            elif not path.is_file():
+                said.append(f"{path} is missing.")
+            elif sha256(path) != expected:
+                said.append(f"{path} was altered or damaged: its SHA-256 is not the one in {MANIFEST}.")
+        except OSError as error:
+            said.append(str(_unreadable(path, error)))
     return said
 
 
@@ -363,8 +377,15 @@ def _gap(run: Run, status: str, why: str) -> LeftOut:
     return LeftOut(run.id, status, line, msgspec.structs.replace(run, status=shown, error=line, checksum=""))
 
 
+def _unreadable(path: Path, error: OSError) -> RecordError:
+    return RecordError(f"{path} cannot be read: {error.strerror}.")
+
+
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    raw = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+    try:
+        raw = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+    except OSError as error:
+        raise _unreadable(path, error) from error
     yield from ((number, line) for number, line in enumerate(raw.split(b"\n"), start=1) if line)
 
 

@@ -99,8 +99,6 @@ def compare_folders(
 
 def runs_in(folder: Path) -> Path:
     """Where the runs are: the folder itself, or ``runs`` in what ``--out`` named; UserError if it was tampered with."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give a published folder, a folder of runs, or what --out named.")
     if archive.is_published(folder):
         try:
             wrong = archive.altered(folder, archive.read_manifest(folder))
@@ -109,6 +107,8 @@ def runs_in(folder: Path) -> Path:
         if wrong:
             raise UserError(f"{wrong[0]} All that is wrong: wpt-bench verify {folder}.")
         return folder
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give a published folder, a folder of runs, or what --out named.")
     return folder / "runs" if (folder / "runs").is_dir() else folder
 
 

@@ -44,7 +44,7 @@ def published_folders(path: Path) -> list[Path]:
     """``path`` if it is a published folder, else those in it; raises UserError if there is none."""
     if archive.is_published(path):
         return [path]
-    found = sorted(folder for folder in path.iterdir() if archive.is_published(folder)) if path.is_dir() else []
+    found = archive.published_in(path)
     if not found:
         raise UserError(
             f"{path} is no published folder and holds none; make one: wpt-bench publish dmc --profile quick."

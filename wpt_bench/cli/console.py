@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -22,6 +22,7 @@ from rich.table import Table
 from typer.core import TyperCommand
 
 from wpt_bench import records
+from wpt_bench.profiles import MOST_COUNTS
 from wpt_bench.protocol import UserError
 from wpt_bench.records import RecordError
 
@@ -110,7 +111,7 @@ def command(
                 raise
             except Exception as error:
                 if (message := _sentence(error)) is not None:
-                    errors.print(f"[red]Error:[/] {plain(message)}", highlight=False, soft_wrap=True)
+                    say_wrong([message])
                 elif failed == 1:  # what Python ends with by itself
                     raise
                 else:
@@ -154,6 +155,12 @@ def _cell(value: Any) -> str:
 def print_json(value: Any) -> None:
     """For programs."""
     sys.stdout.write(json.dumps(value, indent=1) + "\n")
+
+
+def say_wrong(sentences: Iterable[str]) -> None:
+    """Says on standard error what is wrong, a line for each thing."""
+    for sentence in sentences:
+        errors.print(f"[red]Error:[/] {plain(sentence)}", highlight=False, soft_wrap=True)
 
 
 def plain(text: str) -> str:
@@ -222,11 +229,8 @@ def parts(text: str) -> tuple[str, ...]:
 
 
 def seeds_in(text: str) -> tuple[int, ...]:
-    """Seeds of a list with commas."""
-    try:
-        return tuple(int(part) for part in parts(text))
-    except ValueError:
-        raise UserError(f"Seeds are whole numbers separated by commas, not {text!r}.") from None
+    """Seeds of a list with commas; none of an empty one."""
+    return tuple(numbers_in(text, "Seeds", 0, MOST_COUNTS)) if text else ()
 
 
 def numbers_in(text: str, what: str, least: int, most: int = 255) -> list[int]:

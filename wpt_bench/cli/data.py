@@ -23,11 +23,10 @@ from wpt_bench.cli.console import (
     command,
     console,
     data_app,
-    errors,
     parts,
-    plain,
     print_json,
     progress_bar,
+    say_wrong,
 )
 from wpt_bench.protocol import UserError
 
@@ -91,8 +90,7 @@ def verify(
     if as_json:
         print_json({"folder": str(folder), "ok": not problems, "problems": problems})
     else:
-        for problem in problems:
-            errors.print(f"[red]Error:[/] {plain(problem)}", highlight=False, soft_wrap=True)
+        say_wrong(problems)
         if not problems:
             console.print(f"{folder}: every file is whole.", highlight=False)
     if problems:

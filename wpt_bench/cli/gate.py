@@ -19,7 +19,7 @@ from wpt_bench.cli.console import (
     print_json,
     progress_bar,
 )
-from wpt_bench.records import write_atomic
+from wpt_bench.records import make_folder, write_atomic
 
 FAILED = 3
 
@@ -78,7 +78,7 @@ def compare(
     )
     code = EXIT_CODES[found.verdict.answer]
     if markdown:
-        markdown.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(markdown.parent)
         write_atomic(markdown, gate_report.markdown(found).encode())
     if as_json:
         print_json(

@@ -130,10 +130,10 @@ def run(
     refuse_other_folders(published)
     selection = select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
     layout, trackers = Layout(out), chosen(tracker)
+    where = where_made(workers, device, executor, address, gpus_per_run, storage)
     if dry_run:
         _dry_run([selection], selection.profile, layout, workers, published)
     else:
-        where = where_made(workers, device, executor, address, gpus_per_run, storage)
         dataset = data_of([selection], layout, workers, yes)
         make_runs([selection], dataset, layout, where, retries, trackers, published)
 
@@ -211,10 +211,10 @@ def experiment(
     layout, asked, loaded, trackers = Layout(out), experiments.load(name), profiles.load(profile), chosen(tracker)
     varied = experimenting.grids(asked, suite, loaded, parts(tasks), seeds_in(seeds))
     selections = [one.selection for one in varied]
+    where = where_made(workers, device, executor, address, gpus_per_run, storage)
     if dry_run:
         _dry_run(selections, loaded, layout, workers, published)
         return
-    where = where_made(workers, device, executor, address, gpus_per_run, storage)
     dataset = data_of(selections, layout, workers, yes)
     digest = dataset.digest if dataset else None
     plan, lost = experimenting.keep(asked, loaded, experimenting.plan(asked, varied, digest), layout, digest)
@@ -364,6 +364,8 @@ def _dry_run(selections: Sequence[Any], profile: Any, layout: Any, workers: int,
     selection = (needing or selections)[0]
     dataset = benching.find_data(selection, layout)
     missing = benching.missing_scenes(selection, dataset) if needing else []
+    if missing:
+        benching.refuse_missing_episodes(selection)
     runs = together(selections, dataset.digest if dataset and not missing else None)
     there = takeable(published)
     states = [

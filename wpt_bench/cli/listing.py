@@ -10,6 +10,7 @@ import typer
 
 from wpt_bench import experiments, profiles, registry
 from wpt_bench.cli.console import OUT, Json, Out, app, command, print_rows
+from wpt_bench.protocol import UserError
 
 
 @command(app, "wpt-bench list methods · wpt-bench list tasks --suite dmc --json", "list")
@@ -28,6 +29,8 @@ def list_(
     }
     if what not in listings:
         raise registry.nearest("listing", what, listings)
+    if suite and what != "tasks":
+        raise UserError(f"--suite is for tasks: wpt-bench list tasks --suite {suite}.")
     rows = listings[what]()
     if not as_json:  # what fits a terminal
         wide = ("paper", "version", "online", "tuning", "tuning_evaluations", "memory_gib", "disk_gib", "observation")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +23,7 @@ from wpt_bench.cli.console import (
     plain,
     print_json,
     progress_bar,
+    say_wrong,
 )
 from wpt_bench.cli.reporting import keep_page, render_published
 from wpt_bench.protocol import UserError
@@ -91,8 +91,8 @@ def publish(
 def verify_published(
     path: Annotated[Path, typer.Argument(help="a published folder, or a folder of them")],
     rerun: Annotated[
-        str, typer.Option("--rerun", help="train the beginning of this run again: its id or first digits")
-    ] = "",
+        str | None, typer.Option("--rerun", help="train the beginning of this run again: its id or first digits")
+    ] = None,
     episodes: Annotated[int, typer.Option("--episodes", min=1, help="training episodes to make again")] = 3,
     out: Out = OUT,
     as_json: Json = False,
@@ -104,8 +104,10 @@ def verify_published(
     """
     from wpt_bench.analysis import verify as verifying
 
+    if rerun == "":
+        raise UserError("--rerun names a run, by its id or the first digits of it: see the lines of runs.jsonl.")
     folders = verifying.published_folders(path)
-    one = verifying.find_run(folders, rerun) if rerun else None
+    one = None if rerun is None else verifying.find_run(folders, rerun)
     checked = [verifying.verify(folder) for folder in folders]
     if not as_json:  # before the long part, which may end in an error of its own
         for its in checked:
@@ -133,13 +135,8 @@ def _again(one: Any, out: Path, episodes: int) -> Any:
         return rerun(one.run, one.episodes(), Layout(out), progress, episodes=episodes)
 
 
-def _say_findings(findings: Iterable[str]) -> None:
-    for finding in findings:
-        errors.print(f"[red]Error:[/] {plain(finding)}", highlight=False, soft_wrap=True)
-
-
 def _say_checked(its: Any) -> None:
-    _say_findings(its.findings)
+    say_wrong(its.findings)
     compared = f"{its.runs} runs, {its.episodes} episodes and {its.figures} figures compared"
     console.print(f"{its.folder}: {compared}, {len(its.findings)} findings.", highlight=False, soft_wrap=True)
 
@@ -147,7 +144,7 @@ def _say_checked(its: Any) -> None:
 def _say_again(again: Any) -> None:
     from wpt_bench.running.rerun import TOLERANCE
 
-    _say_findings(again.findings)
+    say_wrong(again.findings)
     made = f"Run {again.run}: {again.episodes} training episodes were made again"
     if not again.environment:
         said = f"{made}; {again.compared} rows were compared, each to the last bit, {len(again.findings)} findings."

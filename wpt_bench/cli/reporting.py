@@ -27,13 +27,17 @@ from wpt_bench.cli.console import (
     print_json,
     print_rows,
     progress_bar,
+    say_wrong,
     seeds_in,
 )
 from wpt_bench.protocol import UserError
 
+NARROWING = ("profile", "tasks", "methods", "seeds")
+
 
 @command(app, "wpt-bench report dmc · wpt-bench report --profile quick · wpt-bench report results/dmc-quick")
 def report(
+    context: typer.Context,
     suite: Annotated[
         str, typer.Argument(help="dmc, metaworld, nothing for every suite with runs, or a published folder")
     ] = "",
@@ -47,16 +51,19 @@ def report(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Prints the comparison and renders the HTML report, from records alone."""
-    from wpt_bench.analysis.archive import is_published, read_manifest
+    """Prints the comparison and renders the HTML report, from records alone.
+
+    Of a published folder that is not as it was published, it renders what can be read, says what is wrong and ends with
+    exit code 1.
+    """
     from wpt_bench.running.plan import Layout, select
 
-    folder = Path(suite)
-    if suite not in registry.suites() and is_published(folder):
-        comparisons, page = render_published(folder, Layout(out))
-        _say(comparisons, page, as_json)
-        if keep:
-            keep_page(folder, page, read_manifest(folder))
+    if suite and suite not in registry.suites():
+        folder = _published_folder(suite)
+        for name in NARROWING:
+            if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE":
+                raise UserError(f"--{name} is for runs in --out; {folder} is rendered as a whole: leave --{name} away.")
+        _report_published(folder, Layout(out), keep, as_json)
         return
     if keep:
         raise UserError("--keep is for a published folder; make one: wpt-bench publish dmc.")
@@ -97,6 +104,34 @@ def resolution(
     if not as_json:  # what fits a terminal
         rows = [{key: value for key, value in row.items() if key not in ("metric", "trials")} for row in rows]
     print_rows(rows, as_json, title=f"what seeds resolve: {metric}")
+
+
+def _published_folder(name: str) -> Path:
+    """The published folder of this name; UserError if it is none."""
+    from wpt_bench.analysis.archive import is_published, published_in
+
+    folder = Path(name)
+    if is_published(folder):
+        return folder
+    if inside := published_in(folder):
+        raise UserError(f"{name} is a folder of published folders; name one of them: wpt-bench report {inside[0]}.")
+    raise UserError(
+        f"{name!r} is neither a suite nor a published folder; suites are {', '.join(registry.suites())}, and "
+        "published folders are what wpt-bench publish makes."
+    )
+
+
+def _report_published(folder: Path, layout: Any, keep: bool, as_json: bool) -> None:
+    """The comparison and the page of a published folder; exits with 1 if it is not as it was published."""
+    from wpt_bench.analysis.archive import read_manifest
+
+    comparisons, page, problems = render_published(folder, layout)
+    _say(comparisons, page, as_json)
+    if problems:
+        say_wrong([*problems, f"The page is of what can be read; all that is wrong: wpt-bench verify {folder}."])
+        raise typer.Exit(1)
+    if keep:
+        keep_page(folder, page, read_manifest(folder))
 
 
 def report_grid(selection: Any, layout: Any, as_json: bool) -> None:
@@ -159,8 +194,8 @@ def keep_page(folder: Path, page: Path, manifest: Any) -> Any:
     return archive.add(folder, manifest, {path.name: path.read_bytes() for path in (page, *figures)})
 
 
-def render_published(folder: Path, layout: Any) -> tuple[Any, Path]:
-    """The comparisons of committed records, and their page."""
+def render_published(folder: Path, layout: Any) -> tuple[Any, Path, list[str]]:
+    """The comparisons of committed records, their page, and a sentence for whatever is not as it was published."""
     from wpt_bench.analysis import archive
     from wpt_bench.analysis.publish import read_published
     from wpt_bench.running import kept
@@ -170,12 +205,15 @@ def render_published(folder: Path, layout: Any) -> tuple[Any, Path]:
     extras, faults = {}, []
     try:
         extras = kept.extras(folder) | {"data_card": archive.read_card(folder)}
-    except (UserError, records.RecordError) as error:
+    except (UserError, records.RecordError, OSError) as error:
         faults.append(str(error))
     title = f"wpt-bench: {manifest.suite}, {manifest.profile}, as published"
     page = layout.out / "reports" / f"published-{folder.resolve().name}"
     command = f"wpt-bench report {folder}"
-    return comparisons, _render(comparisons, page, title, command, extras, experiments=found, faults=faults)
+    made = _render(comparisons, page, title, command, extras, experiments=found, faults=faults)
+    unread = [text for one in comparisons for text in one.table.problems]
+    unread += [text for one in found for text in one.problems]
+    return comparisons, made, list(dict.fromkeys([*faults, *unread]))
 
 
 def _render(

@@ -14,11 +14,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import msgspec
@@ -26,6 +28,7 @@ from filelock import FileLock
 
 from wpt_bench.data.store import Dataset, ShardWriter, read_shard, seal
 from wpt_bench.protocol import CollectionJob, Progress, Suite, UserError
+from wpt_bench.records import make_folder
 
 _REPORT_SECONDS = 0.2
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -59,7 +62,7 @@ def collect(
 
     Where another process collects into ``folder``, it is waited for, and what it has collected is used.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     progress(0.0, "waiting for another process that collects here, if there is one")
     with FileLock(folder / ".collect.lock"):
         for leftover in folder.glob(".*.tmp"):  # of a killed collection
@@ -104,6 +107,23 @@ def end_with_parent() -> None:
         threading.Thread(target=watch, args=(parent,), daemon=True).start()
 
 
+@contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Ctrl-C waits until a process that is started has been told what to do; else it says that it was not."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        handler(*came[0])
+
+
 @dataclass
 class _Worker:
     process: BaseProcess
@@ -136,7 +156,8 @@ class _Pool:
             for _ in range(min(workers, len(self._waiting))):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(*self._task, theirs), daemon=True)
-                process.start()
+                with _interrupted_later():
+                    process.start()
                 theirs.close()
                 pool.append(_Worker(process, ours))
                 self._next(pool[-1])

@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wpt_bench.data.mapped import HEADER_BYTES, Mapped, npy_header
 from wpt_bench.protocol import ACTION_PAD, IMAGE_SIZE, STATE_PAD, UserError
-from wpt_bench.records import digest, sha256, sync_folder, write_atomic
+from wpt_bench.records import digest, make_folder, sha256, sync_folder, write_atomic
 
 SCHEMA = 1
 Quality = str | float | None
@@ -172,7 +172,7 @@ class ShardWriter:
         self._files: dict[str, BinaryIO] = {}
         self._temporary = folder / f".{name}.{os.getpid()}.tmp"
         with _disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary.mkdir()
 

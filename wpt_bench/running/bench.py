@@ -36,6 +36,18 @@ def missing_scenes(selection: Selection, dataset: Dataset | None) -> list[str]:
     return [scene for scene in selection.scenes if scene not in present]
 
 
+def refuse_missing_episodes(selection: Selection) -> None:
+    """UserError where collecting the grid's data would leave a scene without an episode."""
+    grid = selection.grid
+    jobs = registry.suite(selection.suite).collection_jobs(grid.data, selection.scenes, grid.data.seed)
+    filled = {job.settings["scene"] for job in jobs if job.episodes}
+    if empty := [scene for scene in selection.scenes if scene not in filled]:
+        raise UserError(
+            f"[grids.{selection.suite}.data] of the profile {selection.profile.name!r} asks for no episodes of "
+            f"{', '.join(empty)}; raise its numbers of episodes."
+        )
+
+
 def ensure_data(selection: Selection, layout: Layout, progress: Progress, confirm: Confirm, *, workers: int) -> Dataset:
     """The grid's data set, collected as far as it is missing.
 
@@ -51,6 +63,7 @@ def ensure_data(selection: Selection, layout: Layout, progress: Progress, confir
         "will then be made again."
     ):
         raise UserError(f"Without data of {', '.join(missing)} these tasks cannot run; choose others or say --yes.")
+    refuse_missing_episodes(selection)
     return collect(
         registry.suite(selection.suite),
         selection.grid.data,

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
+
+import torch
 
 from wpt_bench.protocol import UserError
 from wpt_bench.running.jobs import Start
 from wpt_bench.running.local import LocalPool
 
 NAMES = ("local", "ray")
+_DEVICE = re.compile(r"cpu|cuda(?::([0-9]{1,3}))?")
 
 
 def choose(
     name: str, *, workers: int, device: str = "cpu", address: str = "", gpus_per_run: float = 0.0, storage: str = ""
 ) -> Start:
-    """Starts the executor of that name; UserError if there is none, or what it is asked for does not fit."""
+    """Starts an executor by its name; UserError if there is none, or what it is asked for does not fit or is not here.
+
+    Which devices a cluster has is for its workers to find out.
+    """
+    known = _DEVICE.fullmatch(device)
+    if known is None:
+        raise UserError(f"There is no device {device!r}; choose cpu, cuda, cuda:1, ...")
     if name == "local":
         for option, value in (("--address", address), ("--gpus-per-run", gpus_per_run), ("--storage", storage)):
             if value:
                 raise UserError(f"{option} goes with --executor ray.")
+        if device != "cpu" and int(known[1] or 0) >= torch.cuda.device_count():
+            raise UserError(
+                f"--device {device} is not here: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA GPUs; "
+                "choose cpu, or install a build of torch for your GPU."
+            )
         return lambda work, jobs: LocalPool(work, min(workers, jobs))
     if name != "ray":
         raise UserError(f"There is no executor {name!r}; choose {' or '.join(NAMES)}.")

@@ -80,7 +80,7 @@ def keep(experiment: Experiment, profile: Profile, asked: Plan, layout: Layout, 
     before = next((one for one in others if one.name == asked.name), asked)
     both = merge(experiment, profile, before, asked, data)
     path = layout.plan(asked.suite, asked.profile, asked.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    records.make_folder(path.parent)
     records.write_atomic(path, records.encode_checked(both or asked))
     if records.planned([before]) <= records.planned([both or asked]):
         return both or asked, ""

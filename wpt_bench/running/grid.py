@@ -260,7 +260,7 @@ def _seconds(job: Job, layout: Layout) -> float:
 def _record(identity: Identity, layout: Layout, error: JobError, final: bool) -> None:
     """A failed attempt in the run's record, unless another process has taken the run up or its record is damaged."""
     folder = layout.runs / records.digest(identity)
-    folder.mkdir(parents=True, exist_ok=True)
+    records.make_folder(folder)
     try:
         with lock(folder):
             run = records.read_run(folder) if (folder / records.RECORD).exists() else new_run(identity)

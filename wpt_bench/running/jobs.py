@@ -125,7 +125,7 @@ def perform(job: Job, work: Work, progress: Progress, *, patient: bool) -> bool:
         seconds = work.checkpoint_seconds
         make(job, work.layout, work.data, progress, device=work.device, checkpoint_seconds=seconds)
         return True
-    except Busy:
+    except (Busy, records.Unwritable):
         raise
     except Exception as error:
         raise failure(error) from error

@@ -95,7 +95,7 @@ def execute(
     Where another process makes this run, ``patient`` waits for it; else Busy is raised. ``trackers`` show its curves.
     """
     folder = layout.runs / records.digest(identity)
-    folder.mkdir(parents=True, exist_ok=True)
+    records.make_folder(folder)
     with ExitStack() as stack:
         stack.enter_context(lock(folder, patient=patient))
         records.sweep(folder)

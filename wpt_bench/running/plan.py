@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,15 +190,17 @@ def select(
                 f"{task.episode_length}; change it in the profile."
             )
     if grid.sequence:
-        _refuse_sequence(chosen_tasks, chosen)
+        _refuse_carrying(chosen_tasks, chosen)
     if grid.subset.irrelevant is not None:
         for method in chosen:
             if method.shared or "retrieved" not in {field.name for field in msgspec.structs.fields(method.settings)}:
                 raise UserError(f"{method.name} retrieves nothing, so that no episode is irrelevant; choose another.")
-    return Selection(suite, profile, grid, chosen_tasks, chosen)
+    selection = Selection(suite, profile, grid, chosen_tasks, chosen)
+    _refuse_long_sequences(selection)
+    return selection
 
 
-def _refuse_sequence(tasks: Sequence[Task], methods: Sequence[Method]) -> None:
+def _refuse_carrying(tasks: Sequence[Task], methods: Sequence[Method]) -> None:
     bodies = {task.embodiment for task in tasks}
     if len(bodies) > 1:
         raise UserError(f"A sequence of tasks is of one embodiment, and these are of {', '.join(sorted(bodies))}.")
@@ -206,6 +209,31 @@ def _refuse_sequence(tasks: Sequence[Task], methods: Sequence[Method]) -> None:
             raise UserError(
                 f"The agent of {method.name} cannot go on from one task to the next; choose another method."
             )
+
+
+def _refuse_long_sequences(selection: Selection) -> None:
+    """Sequences that no episode is long enough for; and with it, whatever does not fit in settings."""
+    profile, grid = selection.profile, selection.grid
+    for method in selection.methods:
+        its = settings(selection, method)
+        length, pace = getattr(its, method.sequence) if method.sequence else 0, method.updates_per_step(its)
+        for task in selection.tasks if pace else ():
+            first = math.ceil(WARM_UP * grid.budget / task.action_repeat + 1 / pace)  # agent steps before it learns
+            there = min(task.agent_steps, first) + 1
+            if length > there:
+                raise UserError(
+                    f"{method.sequence} is {length} in [settings.{method.settings_name}] of the profile "
+                    f"{profile.name!r}, and when {method.name} begins to learn {task.id}, no episode has more than "
+                    f"{there} observations; set a shorter one or a larger budget."
+                )
+    length = profile.pretraining.length
+    if any(method.pretrained for method in selection.methods):
+        for task in registry.suite(selection.suite).tasks():
+            if task.scene in selection.scenes and length > task.agent_steps + 1:
+                raise UserError(
+                    f"length is {length} in [pretraining] of the profile {profile.name!r}, and an episode of "
+                    f"{task.scene} has no more than {task.agent_steps + 1} observations; set a shorter one."
+                )
 
 
 def _refuse_unknown_settings(profile: Profile) -> None:
@@ -237,9 +265,8 @@ def settings(selection: Selection, method: Method) -> Any:
     try:
         return resolve(method, values)
     except ValueError as error:
-        raise UserError(
-            f"Settings {method.settings_name!r} of profile {selection.profile.name!r} do not fit: {error}."
-        ) from error
+        tables = " with ".join(repr(table) for table in (method.settings_name, method.settings_group) if table)
+        raise UserError(f"Settings {tables} of profile {selection.profile.name!r} do not fit: {error}.") from error
 
 
 def resolve(method: Method, values: Mapping[str, Any]) -> Any:

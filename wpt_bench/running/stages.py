@@ -41,6 +41,8 @@ VALIDATIONS = 10
 VALIDATION_BATCH = 16
 OPEN_LOOP_CHUNKS = 64
 _FAILURE = "failure.json"
+_PUBLISHED = "runs.jsonl"
+"""What a published folder has and an output folder has not; see ``analysis.archive``, which running does not know."""
 
 
 class Stage(msgspec.Struct, forbid_unknown_fields=True):
@@ -88,7 +90,7 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def keep_failure(layout: Layout, stage_id: str, failure: Failure) -> None:
     """Writes ``failure.json``, replacing the one before."""
     folder = layout.stage(stage_id)
-    folder.mkdir(parents=True, exist_ok=True)
+    records.make_folder(folder)
     records.write_atomic(folder / _FAILURE, msgspec.json.format(msgspec.json.encode(failure), indent=1))
 
 
@@ -129,6 +131,10 @@ def _damage(stage: Stage, path: Path) -> str | None:
 
 
 def _again(folder: Path) -> str:
+    """What to do about a damaged stage; nothing of a published folder can be made again in its place."""
+    published = folder.parents[1]
+    if (published / _PUBLISHED).is_file():
+        return f"do not trust {published}; get it again or do without it."
     return f"delete {folder}, and the same command makes it again."
 
 
@@ -144,7 +150,7 @@ def make(
     """Makes a stage, or goes on with it from its last checkpoint; returns at once if it is done."""
     stage_id = records.digest(identity)
     folder = layout.stage(stage_id)
-    folder.mkdir(parents=True, exist_ok=True)
+    records.make_folder(folder)
     with FileLock(folder / ".lock"):
         records.sweep(folder)
         if is_done(layout, stage_id):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from wpt_bench.bounds import Size
+
 
 class WorldModelSize(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Numbers that fix every shape of a world model. Defaults: the paper's (Table 6; 281.4M parameters from pixels).
@@ -19,14 +21,14 @@ class WorldModelSize(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         units, layers: width and number of hidden layers of the state encoder and decoder.
     """
 
-    deter: int = 12288
-    hidden: int = 1536
-    stoch: int = 32
-    classes: int = 96
-    blocks: int = 8
-    cnn_depth: int = 96
-    units: int = 1024
-    layers: int = 3
+    deter: Size = 12288
+    hidden: Size = 1536
+    stoch: Size = 32
+    classes: Size = 96
+    blocks: Size = 8
+    cnn_depth: Size = 96
+    units: Size = 1024
+    layers: Size = 3
 
     def __post_init__(self) -> None:
         if self.deter % self.blocks or 2 * self.hidden % self.blocks:

@@ -44,6 +44,7 @@ def _method(name: str, pretrain: bool, rehearsal: bool, guidance: bool, *, rando
         settings=Settings,
         settings_name="wpt",
         updates_per_step=_updates_per_step,
+        sequence="length",
         pretrained=not scratch,
         sequential=True,
         tuning="the authors' code at paper size; step sizes of small profiles on pilot runs, the same for all switches",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
+from wpt_bench.bounds import Count, Positive, Share, Size, Weight
 from wpt_bench.world_model.config import WorldModelSize
 
 
@@ -17,7 +18,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             budget over which the probability of a guided episode falls linearly from 1 to 0.
         updates_per_step: gradient updates per agent step.
         batch, length: sequences per batch and agent steps per sequence.
-        rehearsal: share of the batch drawn from the retrieved episodes.
+        rehearsal: share of the batch drawn from the retrieved episodes; it leaves a sequence to the run's own.
         horizon: agent steps imagined. starts: posterior states of the batch that imagination starts from (0: all).
             start_from: which rows of the batch they are of: ``all``, rehearsed ones too, or ``online``.
         units, layers: hidden layers of actor, critic (``layers``) and reward head (two).
@@ -30,28 +31,34 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """
 
     world_model: WorldModelSize
-    retrieved: int = 500
-    guidance: float = 1 / 3
-    updates_per_step: float = 0.25
-    batch: int = 16
-    length: int = 64
-    rehearsal: float = 0.25
-    horizon: int = 16
-    starts: int = 0
+    retrieved: Size = 500
+    guidance: Weight = 1 / 3
+    updates_per_step: Weight = 0.25
+    batch: Size = 16
+    length: Annotated[int, msgspec.Meta(ge=2)] = 64
+    rehearsal: Share = 0.25
+    horizon: Size = 16
+    starts: Count = 0
     start_from: Literal["all", "online"] = "all"
-    units: int = 512
-    layers: int = 3
-    model_lr: float = 1e-4
-    actor_critic_lr: float = 8e-5
-    adam_eps: float = 1e-5
-    grad_clip: float = 100.0
-    weight_decay: float = 1e-6
-    entropy: float = 1e-4
-    lam: float = 0.95
-    slow_critic: float = 0.02
+    units: Size = 512
+    layers: Size = 3
+    model_lr: Positive = 1e-4
+    actor_critic_lr: Positive = 8e-5
+    adam_eps: Positive = 1e-5
+    grad_clip: Positive = 100.0
+    weight_decay: Share = 1e-6
+    entropy: Weight = 1e-4
+    lam: Share = 0.95
+    slow_critic: Share = 0.02
     normalise_returns: bool = False
-    prior_updates: int = 150_000
-    prior_batch: int = 256
-    prior_lr: float = 1e-4
-    prior_units: int = 512
-    prior_depth: int = 48
+    prior_updates: Size = 150_000
+    prior_batch: Size = 256
+    prior_lr: Positive = 1e-4
+    prior_units: Size = 512
+    prior_depth: Size = 48
+
+    def __post_init__(self) -> None:
+        if round(self.rehearsal * self.batch) >= self.batch:
+            raise ValueError(
+                f"rehearsal {self.rehearsal} of a batch of {self.batch} leaves no sequence to the run's own episodes"
+            )
