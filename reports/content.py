@@ -12,15 +12,25 @@ from wpt_bench.analysis.aggregate import Estimate, three
 from wpt_bench.analysis.compare import LEVELS, Comparison
 from wpt_bench.analysis.diagnostics import READING
 from wpt_bench.analysis.factorial import ARMS, PARTS, RANDOM_REPLAY
+from wpt_bench.analysis.findings import duration, saved_interval
 from wpt_bench.analysis.published import nearest_to_budget
-from wpt_bench.analysis.reach import Reach
+from wpt_bench.analysis.reach import Saving
 from wpt_bench.analysis.rows import Cost, Part
 from wpt_bench.analysis.scores import SCRATCH, Absent
 from wpt_bench.records import Run
 from wpt_bench.reports.table import NOTHING, Cell, Heading, Row, Table, count, headings, score
-from wpt_bench.reports.tables import data_granted, duration, score_text
+from wpt_bench.reports.tables import data_granted, score_text
 
 BEYOND = "not reached"
+CARD = {
+    "agent_steps": "agent steps",
+    "best": "best return",
+    "median": "median return",
+    "mean": "mean return",
+    "success": "success, last step",
+    "retrieved": "retrieved, mean return",
+}
+"""Heads of the data card's columns, by the field of ``data.card.CardRow``; others are headed by their own names."""
 
 
 def methods_table(comparison: Comparison) -> Table:
@@ -37,12 +47,11 @@ def methods_table(comparison: Comparison) -> Table:
             Cell(data_granted(row.data_access)),
             *(score(row.estimates[name].value if name in row.estimates else None) for name in names),
             Cell(f"{row.done}/{row.expected}", None, f"{row.seeds} seed{'s' if row.seeds != 1 else ''}"),
-            Cell(row.family or NOTHING),
         )
         rows.append(Row(cells, row.name))
     figures = ("IQM [95%, rliable]", "[95%, corrected]", "AUC [95%, rliable]")
     others = ("mean", "median", "optimality gap", "runs")
-    columns = headings("method", *figures, "data granted", *others, "family", numbers=(*figures, *others))
+    columns = headings("method", *figures, "data granted", *others, numbers=(*figures, *others))
     return Table(_name("methods", comparison), "Methods", columns, tuple(rows))
 
 
@@ -55,7 +64,7 @@ def against_table(comparison: Comparison) -> Table:
                 corrected_cell(row.against),
                 corrected_cell(row.auc_against),
                 corrected_cell(row.improvement),
-                *_reach(row.scratch_cost.reach if row.scratch_cost else None, comparison.table.budget),
+                *_reach(row.reach),
             ),
             row.name,
         )
@@ -98,7 +107,7 @@ def parts_table(comparison: Comparison, parts: Mapping[str, Sequence[Part]], nam
                 Cell(group),
                 Cell(part.method),
                 corrected_cell(part.iqm),
-                *_reach(part.reach, comparison.table.budget),
+                *_reach(part.reach),
             ),
             part.method,
         )
@@ -164,7 +173,7 @@ def diagnostics_table(comparison: Comparison) -> Table:
             Cell(one.method),
             _told(told.get("open_loop_ratio")),
             _told(told.get("reward_ratio"), "error {:.3g}", told.get("reward_error")),
-            _told(bias, "{:.3g} predicted, {:.3g} realised", *values),
+            _told(bias, "{:,.4g} predicted, {:,.4g} realised", *values),
             _told(told.get("retrieved_distance")),
             replace(score(prior), note=_filled("return {:.4g}", told.get("prior_return"))),
             _retrieved(one.embodiments, one.scenes),
@@ -223,7 +232,7 @@ def cost_table(comparison: Comparison) -> Table:
         memory = None if row.peak_memory is None else row.peak_memory / 2**20
         cells = (
             Cell(row.name),
-            Cell(duration(row.wall_clock), row.wall_clock),
+            Cell(duration(row.wall_clock), row.wall_clock, " to ".join(map(duration, row.wall_clock_range or ()))),
             count(row.updates),
             Cell(NOTHING) if memory is None else Cell(f"{memory:,.0f} MiB", memory),
             *(_cost(cost) for cost in row.costs or (None,) * len(LEVELS)),
@@ -281,7 +290,8 @@ def runs_table(comparison: Comparison, runs: Sequence[Run], differing: Sequence[
 
 def card_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """The data card; columns without any value are left out. Raises TypeError, ValueError or AttributeError."""
-    frame = pd.DataFrame([{str(key): as_text(value) for key, value in row.items()} for row in rows]).fillna(NOTHING)
+    named = [{CARD.get(str(key), str(key)): as_text(value) for key, value in row.items()} for row in rows]
+    frame = pd.DataFrame(named).fillna(NOTHING)
     frame = frame.loc[:, (frame != NOTHING).any()]
     cells = tuple(Row(tuple(Cell(str(value)) for value in row)) for row in frame.itertuples(index=False, name=None))
     return Table("data-card", "Data card", headings(*map(str, frame.columns)), cells)
@@ -344,21 +354,22 @@ def _retrieved(embodiments: Mapping[str, float], scenes: Mapping[str, float], mo
     return Cell(listed(embodiments) or NOTHING, note="" if scenes == embodiments else listed(scenes))
 
 
-def _reach(reach: Reach | None, budget: int) -> tuple[Cell, Cell]:
-    """Environment steps with their interval, and the share of the budget that is saved."""
-    if reach is None:
+def _reach(found: Saving | None) -> tuple[Cell, Cell]:
+    """Environment steps to the final score of scratch, and the share of scratch's own that they save."""
+    if found is None:
         return Cell(NOTHING), Cell(NOTHING)
-    note = ""
-    if reach.low is not None:
-        high = "beyond the budget" if reach.high is None else f"{reach.high:,.0f}"
-        note = f"{reach.low:,.0f} to {high}"
-    if reach.env_steps is None:
+    if not found.other:
+        return Cell("from the start", 0.0), Cell("not measurable", note=f"{SCRATCH} ends no higher than it began")
+    note, ends = "", None
+    if found.low is not None:
+        high = "beyond the budget" if found.high is None else f"{found.high:,.0f}"
+        note, ends = f"{found.low:,.0f} to {high}", (found.low, found.high)
+    if found.env_steps is None or found.saved is None:
         return Cell(BEYOND, None, note), Cell(NOTHING)
-    if reach.env_steps == 0:  # nothing was saved: there was nothing to learn
-        return Cell("from the start", 0.0, note), Cell(NOTHING)
-    saved = 1 - reach.env_steps / budget
-    ends = None if reach.low is None else (reach.low, reach.high)
-    return Cell(f"{reach.env_steps:,.0f}", reach.env_steps, note, ends=ends), Cell(f"{saved:.0%}", saved)
+    of = f"of {SCRATCH}'s {found.other:,.0f} {saved_interval(found)}".rstrip()
+    shares = None if found.saved_high is None else (found.saved_low, found.saved_high)
+    steps = Cell(f"{found.env_steps:,.0f}", found.env_steps, note, ends=ends)
+    return steps, Cell(f"{found.saved:.0%}", found.saved, of, ends=shares)
 
 
 def _cost(cost: Cost | None) -> Cell:

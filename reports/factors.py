@@ -71,6 +71,11 @@ class ExperimentSection:
     factors: tuple[FactorSection, ...]
 
     @property
+    def controlled(self) -> bool:
+        """Whether it holds WPT against its control."""
+        return any(its.parts and its.parts.ablation.control for its in self.summary.factors)
+
+    @property
     def drawings(self) -> list[Drawing]:
         """Every figure, once."""
         return [drawing for factor in self.factors for drawing in factor.drawings]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from wpt_bench.analysis.aggregate import NO_SPREAD
 from wpt_bench.analysis.archive import PAGE
 from wpt_bench.analysis.bootstrap import CONFIDENCE
 from wpt_bench.analysis.compare import Comparison, compare_runs
@@ -32,6 +34,7 @@ from wpt_bench.reports.table_one import NOT_MEASURED, SYMBOLS, details
 PLACED = ("embodiments", "adaptation", "ablation", "data", "sensitivity")
 """Experiments that have a place among the page's sections; any has a page of its own."""
 NOTHING: Mapping[str, Any] = {}
+_INTERVAL = re.compile(rf"\[[^\]]*\]|\({NO_SPREAD}\)")
 
 
 def render(
@@ -202,6 +205,12 @@ def templates() -> jinja2.Environment:
     templates.globals.update(EFFECTS=EFFECTS, DECLARED_RULES=DECLARED_RULES, POOLING=POOLING, SCRATCH=SCRATCH)
     templates.globals.update(CONFIDENCE=f"{CONFIDENCE:.0%}", CROWD=CROWD, READING=READING)
     templates.filters["inline"] = lambda drawing: Markup(drawing.inline())  # our own SVG; its text is escaped in it
+    templates.filters["unbroken"] = _unbroken
     templates.filters["score"] = lambda value: "—" if value is None else f"{value:.3f}"
     templates.filters["count"] = lambda value: "—" if value is None else f"{value:,.0f}"
     return templates
+
+
+def _unbroken(text: str) -> str:
+    """The same, with lines that end before an interval but not within one."""
+    return _INTERVAL.sub(lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text)

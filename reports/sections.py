@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wpt_bench.analysis.compare import Comparison
-from wpt_bench.analysis.factorial import ARMS
+from wpt_bench.analysis.factorial import ARMS, RANDOM_REPLAY
 from wpt_bench.analysis.scores import SCRATCH
 from wpt_bench.records import Run
 from wpt_bench.reports.content import (
@@ -51,6 +51,7 @@ class Section:
         embodiments: curves by embodiment, and their table.
         adaptation: curves of every task of the embodiment with most tasks, its name, and the table by task.
         ablation: effects of WPT's parts; guidance, the schedule as the runs recorded it.
+        uncontrolled: what is missing to hold WPT against its control; empty where it is.
         diagnostics: why runs came out as they did: curves, where anything was told along the way, and their table.
         overall: aggregates, curves, profiles and comparisons of all methods.
         task_curves: one figure for each task.
@@ -64,6 +65,7 @@ class Section:
     adaptation: tuple[str, Drawing, Table] | None
     effects: Drawing | None
     guidance: Drawing | None
+    uncontrolled: tuple[str, ...]
     diagnostics: tuple[Drawing | None, Table] | None
     arms: Table
     effect_table: Table
@@ -127,6 +129,9 @@ def section(comparison: Comparison) -> Section:
         adaptation=_adaptation(comparison),
         effects=part_effects(comparison) if several else None,
         guidance=None if table.guided.empty else guidance_schedule(comparison),
+        uncontrolled=tuple(
+            name for name in ("wpt", RANDOM_REPLAY) if not any(row.name == name and row.iqm for row in comparison.rows)
+        ),
         diagnostics=_diagnostics(comparison),
         arms=arms_table(comparison),
         effect_table=effects_table(comparison),

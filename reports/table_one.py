@@ -17,7 +17,7 @@ from wpt_bench.analysis.properties import (
 
 SYMBOLS: dict[Verdict, str] = {"yes": "✓", "no": "✗", "some": "some", "not measured": "n/m", "not applicable": "—"}
 """How a verdict is shown."""
-NOT_MEASURED = "n/m: not measured."
+NOT_MEASURED = "n/m: not measured, or not measurable by these runs."
 ROOM_FOR_NAMES = 118
 """Columns of a console from which on properties and families have room on one line each."""
 

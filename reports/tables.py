@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from wpt_bench.analysis.compare import Comparison
+from wpt_bench.analysis.findings import duration
 from wpt_bench.analysis.rows import MethodSummary
 
 DATA_GRANTS = {
@@ -22,7 +23,8 @@ ROOM_FOR_FAMILY = 100
 """Columns of a console from which on the table has room for every method's family."""
 COLUMNS = (
     "tuned: evaluations of online performance, of a few episodes each, spent here on choosing hyperparameters. "
-    "time: mean wall-clock of a run."
+    "time: median wall-clock of a run. Brackets: rliable's 95% interval; no "
+    "spread: all runs score the same, and an interval of no width would say nothing about the true value."
 )
 """What the console table's narrow columns hold."""
 
@@ -62,7 +64,7 @@ def methods_table(comparison: Comparison, *, wide: bool = True) -> Table:
     if wide:
         shown.add_column("family")
     shown.add_column("data granted", overflow="fold")
-    shown.add_column("IQM [95% interval]", no_wrap=True)
+    shown.add_column("IQM [95%, rliable]", no_wrap=True)
     shown.add_column("tuned", no_wrap=True, justify="right")
     shown.add_column("AUC", no_wrap=True, justify="right")
     shown.add_column("runs", no_wrap=True, justify="right")
@@ -72,13 +74,18 @@ def methods_table(comparison: Comparison, *, wide: bool = True) -> Table:
             escape(row.name),
             *([escape(row.family)] if wide else []),
             escape(row.data_access) or "—",
-            score_text(row).replace(" (", "\n(") + ("" if row.online else "\n0 online steps"),
+            _narrow(score_text(row)) + ("" if row.online else "\n0 online steps"),
             "—" if row.tuning_evaluations is None else f"{row.tuning_evaluations:,}",
             "—" if row.auc is None else f"{row.auc.value:.3f}",
             f"{row.done}/{row.expected}",
             duration(row.wall_clock),
         )
     return shown
+
+
+def _narrow(text: str) -> str:
+    """What is longer than a figure with its interval, on two lines."""
+    return text if len(text) <= len("0.000 [0.000, 0.000]") else text.replace(" (", "\n(")
 
 
 def data_granted(data_access: str) -> str:
@@ -91,12 +98,3 @@ def score_text(row: MethodSummary) -> str:
     if row.iqm is None:
         return f"incomplete ({row.done} of {row.expected} runs)"
     return str(row.iqm)
-
-
-def duration(seconds: float | None) -> str:
-    """``1:02:03`` or ``2:03``; a dash for None."""
-    if seconds is None:
-        return "—"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wpt_bench.reports.figures.drawing import Drawing
 from wpt_bench.reports.figures.world_model import MEAN, MODEL, PERSISTENCE, error_by_horizon, filmstrip, trajectories
+from wpt_bench.reports.table import NOTHING
 
 BY_STEP = {MODEL: "by_step", PERSISTENCE: "persistence_by_step", MEAN: "mean_by_step"}
 SPACES = {"state": "symlog of the state", "pixels": "pixels / 255"}
@@ -18,17 +19,22 @@ SPACES = {"state": "symlog of the state", "pixels": "pixels / 255"}
 
 @dataclass(frozen=True)
 class OpenLoopRow:
-    """Errors of one embodiment under one pre-training (its seed, None where not said)."""
+    """Errors of one embodiment under one pre-training (its seed, None where not said), means over the steps ahead.
+
+    ``ahead``: the agent step from which on the model beats both trivial predictors at every step, ``never``, or a dash
+    where errors by step are not known.
+    """
 
     embodiment: str
     seed: int | None
     model: float
     persistence: float
     mean: float
+    ahead: str
 
     @property
     def better(self) -> bool:
-        """Whether the model beats both trivial predictors."""
+        """Whether the model beats both trivial predictors on average."""
         return self.model < min(self.persistence, self.mean)
 
 
@@ -81,12 +87,24 @@ def open_loop(extras: Mapping[str, Any]) -> tuple[OpenLoop | None, list[str]]:
 def _rows(rows: Sequence[Mapping[str, Any]]) -> tuple[OpenLoopRow, ...]:
     return tuple(
         OpenLoopRow(
-            str(row["embodiment"]),
-            row.get("seed"),
-            *(float(row[predictor]) for predictor in ("model", "persistence", "mean")),
+            embodiment=str(row["embodiment"]),
+            seed=row.get("seed"),
+            model=float(row["model"]),
+            persistence=float(row["persistence"]),
+            mean=float(row["mean"]),
+            ahead=_ahead(row),
         )
         for row in rows
     )
+
+
+def _ahead(row: Mapping[str, Any]) -> str:
+    if not all(row.get(key) for key in BY_STEP.values()):
+        return NOTHING
+    model, *trivial = (np.array(row[key], np.float64) for key in BY_STEP.values())
+    behind = np.flatnonzero(model >= np.min(trivial, axis=0))
+    first = int(behind[-1]) + 2 if len(behind) else 1  # steps count from 1
+    return str(first) if first <= len(model) else "never"
 
 
 def _sentence(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -97,10 +115,23 @@ def _sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     lengths = " or ".join(
         f"{horizon} agent steps after {context} of context" for horizon, context in settings if horizon and context
     )
+    over, whose = (f" over {lengths}" if lengths else "", "embodiments" if len(embodiments) > 1 else "embodiment")
     return (
-        f"The world model predicts better than both trivial predictors for {better} of {len(embodiments)} embodiments"
-        + (f" ({lengths})." if lengths else ".")
+        f"On average{over}, the world model predicts better than both trivial predictors for {better} of "
+        f"{len(embodiments)} {whose}.{_steps(errors)}"
     )
+
+
+def _steps(errors: Sequence[OpenLoopRow]) -> str:
+    """From which step on the model is ahead: a sentence on all rows that say, with the space before it."""
+    known = [row.ahead for row in errors if row.ahead != NOTHING]
+    firsts = sorted(int(first) for first in known if first != "never")
+    if not known or known == ["1"] * len(known):
+        return " Step by step it is ahead from the first on." if known else ""
+    never = f"in {len(known) - len(firsts)} of {len(known)} cases never" if len(firsts) < len(known) else ""
+    span = f"{firsts[0]}" + (f" to {firsts[-1]}" if firsts[-1] > firsts[0] else "") if firsts else ""
+    when = " and ".join(part for part in (f"from step {span} on" if span else "", never) if part)
+    return f" Step by step it is ahead of both {when}: before, a trivial predictor is as good or better."
 
 
 def _by_horizon(rows: Sequence[Mapping[str, Any]]) -> Drawing | None:

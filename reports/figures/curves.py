@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from wpt_bench.analysis.compare import Comparison
 from wpt_bench.analysis.published import published_inside, published_scores
 from wpt_bench.analysis.scores import RunTable
-from wpt_bench.reports.figures.drawing import Drawing, Sketch, draw, score_axis, small_multiples, steps_axis
+from wpt_bench.reports.figures.drawing import Drawing, Sketch, draw, score_axis, small_multiples, steps_axis, value_axis
 from wpt_bench.reports.style import FAINT, PUBLISHED, PUBLISHED_MARKERS
 
 DIAGNOSTICS = {
@@ -22,7 +22,16 @@ DIAGNOSTICS = {
 without learning, or that is as it should be."""
 MOST_SHARE = 4.0
 """What shares are drawn up to: of what hardly moves any error is a large share, and would flatten all others."""
-BANDS = "bands are 95% intervals corrected for few seeds"
+BANDS = "bands, cut off at the ends of the axis, are 95% intervals corrected for few seeds"
+
+
+def measure(*tables: RunTable) -> str:
+    """What a score is, as a label says it: ``success``, ``return / 1000``; ``score`` where runs differ."""
+    kinds = {(run.score, run.score_scale) for table in tables for run in table.records.values()}
+    if len(kinds) != 1:
+        return "score"
+    ((kind, scale),) = kinds
+    return kind if scale == 1 else f"{kind} / {scale:g}"
 
 
 def aggregate_curves(comparison: Comparison, methods: Collection[str], name: str) -> Drawing:
@@ -46,15 +55,15 @@ def aggregate_curves(comparison: Comparison, methods: Collection[str], name: str
                 sketch.curve(axes, row.name, row.curve.env_steps, row.curve.value, row.curve.low, row.curve.high)
             elif row.iqm is not None:
                 sketch.level(axes, row.name, (0, table.budget), row.iqm.value, f"{row.name} (0 online steps)")
-        axes.set_title("All tasks")
+        axes.set_title("All tasks" if len(table.tasks) > 1 else table.tasks[0])
         steps_axis(axes, table.budget)
-        score_axis(axes, "IQM score")
+        score_axis(axes, f"IQM of {measure(table)}")
         sketch.legend(axes)
 
     left_out = [row.name for row in rows if row.incomplete]
     caption = (
-        f"Interquartile mean of the score over {len(table.tasks)} tasks and all seeds at each evaluation; {BANDS} "
-        f"({comparison.curve_resamples:,} resamples), where there is more than one seed."
+        f"Interquartile mean of the score over {counted(table.tasks)} and all seeds at each evaluation; {BANDS}, "
+        f"from {comparison.curve_resamples:,} resamples where there is more than one seed."
         + (f" Not drawn, because runs are missing: {', '.join(left_out)}." if left_out else "")
     )
     return draw(f"curves-{table.observation}-{name}", caption, (5.0, 2.8), make)
@@ -77,10 +86,9 @@ def embodiment_curves(comparison: Comparison, methods: Collection[str]) -> Drawi
                 else:
                     curve = part.curve
                     sketch.curve(axes, part.method, curve.env_steps, curve.value, curve.low, curve.high)
-            tasks = len(table.embodiments[name])
-            axes.set_title(f"{name} ({tasks} task{'s' if tasks > 1 else ''})")
+            axes.set_title(f"{name} ({counted(table.embodiments[name])})")
             steps_axis(axes, table.budget)
-            score_axis(axes, "IQM score")
+            score_axis(axes, f"IQM of {measure(table)}")
         sketch.legend(*everywhere)
 
     caption = f"Interquartile mean over the tasks of each embodiment and all seeds at each evaluation; {BANDS}."
@@ -96,7 +104,7 @@ def adaptation_curves(comparison: Comparison, embodiment: str, methods: Collecti
         for axes, task in zip(everywhere, tasks, strict=True):
             _task_lines(sketch, axes, comparison, task, methods)
             steps_axis(axes, table.budget)
-            score_axis(axes, "score")
+            score_axis(axes, measure(table))
         sketch.legend(*everywhere)
 
     caption = f"Tasks of {embodiment}: mean score at each evaluation (thick) and every seed (thin)."
@@ -116,7 +124,7 @@ def task_curves(comparison: Comparison, task: str) -> Drawing:
         _task_lines(sketch, axes, comparison, task, table.methods)
         _published_lines(axes, table, task)
         steps_axis(axes, table.budget)
-        score_axis(axes, "score")
+        score_axis(axes, measure(table))
         sketch.legend(axes)
 
     caption = f"{task}: mean score at each evaluation (thick) and every seed (thin)."
@@ -136,7 +144,7 @@ def performance_profiles(comparison: Comparison) -> Drawing:
             if row.profile is not None:
                 its = row.profile
                 sketch.curve(axes, row.name, its.env_steps, its.value, its.low, its.high, marker="")
-        axes.set(xlabel="score", ylabel="share of runs above it", xlim=(0, 1), ylim=(0, 1.02))
+        axes.set(xlabel=measure(table), ylabel="share of runs above it", xlim=(0, 1), ylim=(0, 1.02))
         axes.set_title("Performance profiles")
         sketch.legend(axes)
 
@@ -180,7 +188,7 @@ def diagnostic_curves(comparison: Comparison) -> Drawing:
                 median = own.groupby("env_step")["value"].median()
                 sketch.curve(axes, str(method), median.index, median)
             steps_axis(axes, table.budget)
-            score_axis(axes, label)
+            value_axis(axes, label)
             if level == 1.0:
                 axes.set_ylim(top=min(axes.get_ylim()[1], MOST_SHARE))
         sketch.legend(*everywhere)
@@ -191,6 +199,11 @@ def diagnostic_curves(comparison: Comparison) -> Drawing:
         f"values are what is earned. Shares are cut off above {MOST_SHARE:g}."
     )
     return draw(f"diagnostics-{table.observation}", caption, (5.0, 2.1 * -(-len(shown) // 2)), make)
+
+
+def counted(tasks: Sequence[str]) -> str:
+    """How many tasks, in words."""
+    return f"{len(tasks)} task{'s' if len(tasks) != 1 else ''}"
 
 
 def opacity(methods: int) -> float:

@@ -238,7 +238,7 @@ def draw(name: str, caption: str, size: tuple[float, float], make: Callable[[Ske
 
     Args:
         name: of its files; letters, digits, ``-`` and ``_`` (others become ``-``).
-        caption: one or more sentences, plain text.
+        caption: one or more sentences, plain text; one on lines that coincide is added to them.
         size: width and height in inches, without the legend.
         make: draws into the sketch it is given.
     """
@@ -253,6 +253,7 @@ def draw(name: str, caption: str, size: tuple[float, float], make: Callable[[Ske
         sketch.figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
         sketch.figure.savefig(png, format="png", dpi=200, facecolor="white", metadata={"Software": None})
         sketch.figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    caption += _coinciding(panels)
     return Drawing(name, caption, svg.getvalue(), png.getvalue(), pdf.getvalue(), size[0], panels)
 
 
@@ -264,13 +265,42 @@ def steps_axis(axes: Axes, budget: int) -> None:
 
 
 def score_axis(axes: Axes, label: str) -> None:
-    """A y-axis of scores that shows 0 and every line; wide bands are cut off rather than flatten the lines."""
+    """A y-axis of scores, from 0 to 1, farther only where a line goes; bands that go farther are cut off."""
     axes.set_ylabel(label)
-    drawn = [np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.get_lines()]
-    values = np.concatenate(drawn) if drawn else np.zeros(1)
-    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.05)
+    low, high = _drawn(axes, 0.0, 1.0)
+    axes.set_ylim(low - 0.02, high + 0.02)  # markers at the ends whole
+
+
+def value_axis(axes: Axes, label: str) -> None:
+    """A y-axis of other numbers that shows 0 and every line."""
+    axes.set_ylabel(label)
+    low, high = _drawn(axes, 0.0, 0.05)
     room = 0.15 * (high - low)
     axes.set_ylim(low - (room if low < 0 else 0), high + room)
+
+
+def _drawn(axes: Axes, low: float, high: float) -> tuple[float, float]:
+    """What the lines span, and at least this."""
+    values = np.concatenate([[low, high], *(np.asarray(line.get_ydata(), np.float64) for line in axes.get_lines())])
+    return float(values.min()), float(values.max())
+
+
+def _coinciding(panels: Sequence[Panel]) -> str:
+    """A sentence on lines that lie upon each other from end to end, so that one sees a single one; empty without."""
+    said = []
+    for panel in panels:
+        lines: dict[tuple[float, ...], list[str]] = {}
+        for its in panel.series:
+            level = (round(its.y[0], 9),)
+            whole = tuple(round(value, 9) for value in (*its.y, *its.x))
+            lines.setdefault(level if set(whole[: len(its.y)]) == set(level) else whole, []).append(its.method)
+        where = f"{panel.title}: " if len(panels) > 1 else ""
+        said += [
+            f"{where}{', '.join(names)}" + (f" (at {key[0]:.3g} throughout)" if len(key) == 1 else "")
+            for key, names in lines.items()
+            if len(names) > 1
+        ]
+    return f" Lines that coincide: {'; '.join(said)}." if said else ""
 
 
 def small_multiples(sketch: Sketch, titles: Sequence[str], columns: int) -> list[Axes]:

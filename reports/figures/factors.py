@@ -8,7 +8,7 @@ from collections.abc import Callable
 from wpt_bench.analysis.aggregate import Estimate
 from wpt_bench.analysis.experiment import ArmSummary, ExperimentSummary, FactorSummary
 from wpt_bench.analysis.transfer import Carried
-from wpt_bench.reports.figures.curves import BANDS, opacity
+from wpt_bench.reports.figures.curves import BANDS, measure, opacity
 from wpt_bench.reports.figures.drawing import Drawing, Sketch, draw, score_axis, small_multiples, steps_axis
 from wpt_bench.reports.figures.intervals import INTERVALS, Panels, panels_of
 from wpt_bench.reports.style import Look, level_looks, look
@@ -59,7 +59,7 @@ def level_curves(experiment: ExperimentSummary, factor: FactorSummary) -> Drawin
             sketch.curve(axes, arm.label, its.env_steps, its.value, its.low, its.high, label=label)
         axes.set_title(_title(factor))
         steps_axis(axes, experiment.budget)
-        score_axis(axes, "IQM score")
+        score_axis(axes, f"IQM of {measure(*(one.table for one in factor.tables))}")
         sketch.legend(axes)
 
     caption = (

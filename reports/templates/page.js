@@ -117,6 +117,14 @@
     });
   }
 
+  // Tables that do not fit say so.
+  const fits = () => {
+    for (const one of document.querySelectorAll(".scroll"))
+      one.classList.toggle("wider", one.scrollWidth > one.clientWidth + 1);
+  };
+  addEventListener("resize", fits);
+  document.addEventListener("toggle", fits, { capture: true }); // of what was folded away nothing can be measured
+
   // Tables: a heading sorts, arrow keys walk from cell to cell.
   const sortable = (cell, numeric) => {
     if (numeric) return cell.dataset.value === undefined ? null : Number(cell.dataset.value);
@@ -163,4 +171,5 @@
       next.focus();
     });
   }
+  fits();
 })();

@@ -64,6 +64,7 @@ def write(
     metrics: dict[str, float] | None = None,
     prior: Sequence[float] = (),
     forgotten: dict[str, Sequence[float]] | None = None,
+    seconds: float | None = None,
     **changes: Any,
 ) -> Path:
     """One run whose evaluation episodes have the scores of ``curve`` (by environment step); returns its folder.
@@ -97,7 +98,7 @@ def write(
         },
         updates=500,
         env_steps=BUDGET if online else 0,
-        wall_clock=200.0 + 10 * seed,
+        wall_clock=200.0 + 10 * seed if seconds is None else seconds,
         peak_memory=10**9,
         diagnostics=diagnostics or {},
     )

@@ -33,10 +33,10 @@ def test_sentences_say_what_is_separated_and_what_is_not(tmp_path):
     above, near, below, few = compared(tmp_path).sentences
     assert above.startswith("wpt reaches IQM 0.820 [") and ": separated, wpt is higher; " in above
     # Straight from 0 to .82 over 10,000 steps: .22 after .22 / .82 of them.
-    assert "dreamer's final IQM of 0.220 is reached after 2,683 of 10,000 steps [" in above
+    assert "final IQM of 0.220 is first reached after 2,683 steps, by dreamer itself after 10,000: 73% saved [" in above
     assert near.startswith("wpt-no-guidance") and "not separated at this budget; " in near
     assert "separated, wpt-pretrain-only is lower; " in below and below.endswith("0.220 is not reached.")
-    assert few.startswith("rliable's intervals of 3 seeds are too narrow")
+    assert few.startswith("Intervals in these sentences are corrected") and "rliable's of 3 seeds are too" in few
 
 
 def test_one_seed_separates_nothing(tmp_path):
@@ -92,3 +92,11 @@ def test_the_order_of_methods_changes_no_interval(tmp_path):
     for name, row in few.items():
         assert row.estimates == many[name].estimates and row.auc == many[name].auc
         assert (row.curve.low == many[name].curve.low).all()
+
+
+def test_the_only_embodiment_and_the_only_task_have_the_very_figures_of_all_tasks(tmp_path):
+    grid(tmp_path, {"dreamer": 0.3, "wpt": 0.6}, tasks=["walker-run"], seeds=range(4))
+    comparison = compared(tmp_path)
+    (embodiment,), (task,) = comparison.embodiments.values(), comparison.tasks.values()
+    for row, *parts in zip(comparison.rows, embodiment, task, strict=True):
+        assert all((part.method, part.iqm, part.against) == (row.name, row.iqm, row.against) for part in parts)

@@ -19,26 +19,36 @@ def said(root, **levels):
 def test_yes_when_the_areas_are_separated_and_when_scratch_was_reached(tmp_path):
     headline, _ = said(tmp_path, dreamer=0.2, wpt=0.8)
     # Straight lines to .806 and .206: areas are half of that; .206 / .806 of the steps reach .206.
-    assert "Yes, at this budget of 10,000 environment steps" in headline
-    assert "area under the curve 0.403 with WPT, 0.103 from scratch, difference +0.300" in headline
-    assert "dreamer's final IQM of 0.206 is reached after 2,556 of 10,000 steps" in headline
+    assert "On the one task measured (walker-stand): yes, at this budget of 10,000 environment steps." in headline
+    assert "Area under the curve 0.403 with WPT, 0.103 from scratch, difference +0.300" in headline
+    assert "0.206 is first reached after 2,556 steps, by dreamer itself after 10,000: 74% saved [" in headline
+
+
+def test_where_scratch_never_leaves_its_level_no_saving_is_claimed(tmp_path):
+    for seed in SEEDS:
+        write(tmp_path, "dreamer", "walker-stand", seed, flat(0.0))
+        write(tmp_path, "wpt", "walker-stand", seed, flat(0.0, 0.8 + 0.01 * seed))
+    comparison = compare(load_runs(tmp_path, suite="dmc", profile="quick"), resamples=200, curve_resamples=100)
+    none = "dreamer ends no higher than it began (IQM 0.000), so the steps saved cannot be quantified."
+    assert comparison.headline.endswith(none) and comparison.sentences[0].endswith(none)
+    assert "dreamer 0.000 (no spread), difference +0.8" in comparison.sentences[0]
 
 
 def test_no_when_wpt_is_below(tmp_path):
     headline, _ = said(tmp_path, dreamer=0.8, wpt=0.2)
-    assert "No, at this budget of 10,000 environment steps it costs some" in headline
+    assert ": no, it costs some, at this budget of 10,000 environment steps. Area" in headline
 
 
 def test_not_shown_when_the_interval_holds_zero(tmp_path):
     headline, _ = said(tmp_path, dreamer=0.3, wpt=0.3)
-    assert "Not shown at this budget of 10,000 environment steps" in headline
+    assert ": not shown, at this budget of 10,000 environment steps. Area" in headline
 
 
 def test_one_seed_shows_nothing(tmp_path):
     for method, level in (("dreamer", 0.1), ("wpt", 0.9)):
         write(tmp_path, method, "a", 0, flat(0.0, level))
     headline = compare(load_runs(tmp_path, suite="dmc", profile="quick")).headline
-    assert "Not shown" in headline and "(one seed: no interval)" in headline
+    assert "On the one task measured (a): not shown" in headline and "(one seed: no interval)" in headline
 
 
 @pytest.mark.parametrize(("there", "absent"), [("wpt", "dreamer"), ("dreamer", "wpt"), ("sac", "wpt and dreamer")])
@@ -59,5 +69,17 @@ def test_at_a_glance_where_at_what_cost_and_which_part(tmp_path):
     comparison = compare(load_runs(tmp_path, suite="dmc", profile="quick"), resamples=500, curve_resamples=200)
     where, cost, part = comparison.glance
     assert "cheetah +" in where and "walker +" in where and where.count("separated from zero") == 2
-    assert "1.00 times the wall-clock" in cost
+    assert "On the 2 tasks measured: yes" in comparison.headline
+    # 200 seconds, and 10 more from seed to seed.
+    assert "of wpt makes 500 updates in 3:40 (3:20 to 4:00), one of dreamer 500 updates in 3:40 (3:20 to 4:00)" in cost
     assert "guidance: wpt against wpt-no-guidance +" in part and "separated from zero" in part
+
+
+def test_one_run_on_a_busy_machine_widens_the_range_and_leaves_the_cost(tmp_path):
+    for method in ("dreamer", "wpt"):
+        for seed in range(3):
+            busy = {"seconds": 2000.0} if (method, seed) == ("wpt", 1) else {}
+            write(tmp_path, method, "a", seed, flat(0.0, 0.5), **busy)
+    comparison = compare(load_runs(tmp_path, suite="dmc", profile="quick"), resamples=50, curve_resamples=50)
+    (cost,) = (sentence for sentence in comparison.glance if sentence.startswith("At what cost"))
+    assert "500 updates in 3:40 (3:20 to 33:20), one of dreamer 500 updates in 3:30 (3:20 to 3:40)" in cost

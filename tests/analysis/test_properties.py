@@ -20,7 +20,7 @@ from wpt_bench.analysis.properties import (
     measured,
     reasons,
 )
-from wpt_bench.analysis.scores import Reading, load_runs, score_matrix, untrained
+from wpt_bench.analysis.scores import Reading, load_runs, score_matrix
 
 PLANNED = (
     *(Declaration(name, "Offline RL", "labelled", False) for name in ("iql", "td3-bc", "cql")),
@@ -96,23 +96,42 @@ def two_seeds(root, method, task, first, second, **options):
         write(root, method, task, seed, flat(start, end), **options)
 
 
-def test_reward_free_effect_is_the_score_above_the_untrained_level(tmp_path):
+def test_reward_free_effect_is_the_score_above_that_of_scratch(tmp_path):
     """Two seeds: resampled means are the lower, the middle and the higher one, so the interval spans both seeds."""
-    two_seeds(tmp_path, "dreamer", "a", (0.1, 0.3), (0.1, 0.5))
-    two_seeds(tmp_path, "wpt", "a", (0.7, 0.8), (0.7, 0.9))
+    two_seeds(tmp_path, "dreamer", "a", (0.1, 0.4), (0.1, 0.4))
+    two_seeds(tmp_path, "wpt", "a", (0.7, 0.84), (0.7, 0.85))
     cell = measure(tmp_path).cell(REWARD_FREE, "WPT")
-    assert (cell.effect.value, cell.effect.low, cell.effect.high) == pytest.approx((0.75, 0.7, 0.8))
+    assert (cell.effect.value, cell.effect.low, cell.effect.high) == pytest.approx((0.445, 0.44, 0.45))
     assert cell.verdict == "yes" and cell.methods == ("wpt",)
 
 
-def test_the_untrained_level_is_drawn_too_and_pools_methods_without_data(tmp_path):
-    two_seeds(tmp_path, "dreamer", "a", (0.0, 0.3), (0.2, 0.5))
-    two_seeds(tmp_path, "sac", "a", (0.0, 0.3), (0.2, 0.5))
-    two_seeds(tmp_path, "wpt", "a", (0.0, 0.2), (0.0, 0.2))
+def test_scratch_is_drawn_too_and_what_scratch_learns_as_well_is_no_tick(tmp_path):
+    two_seeds(tmp_path, "dreamer", "a", (0.0, 0.8), (0.0, 0.9))
+    two_seeds(tmp_path, "sac", "a", (0.0, 0.1), (0.0, 0.1))  # scratch is dreamer
+    two_seeds(tmp_path, "wpt", "a", (0.0, 0.9), (0.0, 0.9))
     cell = measure(tmp_path).cell(REWARD_FREE, "WPT")
-    assert cell.effect.value == pytest.approx(0.2 - untrained(table(tmp_path))["a"]) == pytest.approx(0.1)
-    assert (cell.effect.low, cell.effect.high) == pytest.approx((0.0, 0.2))
+    assert (cell.effect.value, cell.effect.low, cell.effect.high) == pytest.approx((0.05, 0.0, 0.1))
     assert cell.verdict == "no"
+
+
+def test_wpt_with_parts_switched_off_is_in_no_pool(tmp_path):
+    grid(tmp_path, {"dreamer": 0.2, "wpt-no-guidance": 0.0, "wpt-pretrain-only": 0.0})
+    names, found = (REWARD_FREE, IMPROVEMENT, STABILITY), measure(tmp_path)
+    assert all(found.cell(name, "WPT").verdict == "not measured" for name in names)
+    grid(tmp_path, {"wpt": 0.9})
+    found = measure(tmp_path)
+    assert all(found.cell(name, "WPT").methods == ("wpt",) for name in names)
+
+
+def test_at_the_floor_there_is_nothing_to_be_steadier_than_and_no_improvement_to_measure(tmp_path):
+    two_seeds(tmp_path, "dreamer", "a", (0.0, 0.0), (0.0, 0.0))
+    two_seeds(tmp_path, "wpt", "a", (0.0, 0.7), (0.0, 0.9))
+    found = measure(tmp_path)
+    stability, improvement = found.cell(STABILITY, "WPT"), found.cell(IMPROVEMENT, "From scratch")
+    assert (stability.verdict, stability.effect) == ("not measured", None)
+    assert stability.figures["spread"] == pytest.approx(0.2 / np.sqrt(2)) and "dreamer score the same" in stability.why
+    assert improvement.verdict == "not measured" and "ends with the score that it began with" in improvement.why
+    assert found.cell(IMPROVEMENT, "WPT").effect.value == pytest.approx(0.8)
 
 
 def test_who_was_granted_rewards_says_nothing_of_data_without(tmp_path):
@@ -125,7 +144,7 @@ def test_who_was_granted_rewards_says_nothing_of_data_without(tmp_path):
 
 
 def test_demonstrations_count_as_data_without_rewards(tmp_path):
-    two_seeds(tmp_path, "dreamer", "a", (0.1, 0.3), (0.1, 0.5))
+    two_seeds(tmp_path, "dreamer", "a", (0.0, 0.1), (0.0, 0.1))
     for seed in range(2):
         write(tmp_path, "mt-bc", "a", seed, {0: [0.5]}, online=False)
     found = measure(tmp_path)
@@ -193,7 +212,7 @@ def test_without_scratch_there_is_spread_but_no_verdict(tmp_path):
     cell = found.cell(STABILITY, "WPT")
     assert cell.verdict == "not measured" and cell.figures["spread"] > 0 and "dreamer" in cell.why
     assert found.cell(REWARD_FREE, "WPT").verdict == "not measured"
-    assert "untrained level of a, b, c, d" in found.cell(REWARD_FREE, "WPT").why
+    assert "runs of dreamer are missing" in found.cell(REWARD_FREE, "WPT").why
     assert found.cell(IMPROVEMENT, "WPT").verdict == "yes"
 
 
@@ -207,20 +226,20 @@ def test_one_seed_measures_nothing(tmp_path):
 
 
 def test_a_method_with_missing_runs_is_not_pooled(tmp_path):
-    grid(tmp_path, {"dreamer": 0.2, "wpt": 0.9, "wpt-no-guidance": 0.1})
-    write(tmp_path, "wpt", "walker-stand", 2, flat(0.9))
-    assert measure(tmp_path).cell(IMPROVEMENT, "WPT").methods == ("wpt-no-guidance",)
-    write(tmp_path, "wpt-no-guidance", "walker-stand", 2, {}, status="failed", error="NaN")
-    cell = measure(tmp_path).cell(IMPROVEMENT, "WPT")
-    assert cell.verdict == "not measured" and "runs of wpt, wpt-no-guidance are missing" in cell.why
+    grid(tmp_path, {"dreamer": 0.2, "sac": 0.1})
+    write(tmp_path, "dreamer", "walker-stand", 2, flat(0.9))
+    assert measure(tmp_path).cell(IMPROVEMENT, "From scratch").methods == ("sac",)
+    write(tmp_path, "sac", "walker-stand", 2, {}, status="failed", error="NaN")
+    cell = measure(tmp_path).cell(IMPROVEMENT, "From scratch")
+    assert cell.verdict == "not measured" and "runs of dreamer, sac are missing" in cell.why
 
 
 def test_methods_of_a_family_are_strata_that_weigh_the_same(tmp_path):
-    two_seeds(tmp_path, "wpt", "a", (0.0, 0.6), (0.0, 0.6))
+    two_seeds(tmp_path, "dreamer", "a", (0.0, 0.6), (0.0, 0.6))
     for seed in range(5):
-        write(tmp_path, "wpt-no-guidance", "a", seed, flat(0.0, 0.2))
-    cell = measure(tmp_path).cell(IMPROVEMENT, "WPT")
-    assert cell.effect.value == pytest.approx(0.4) and cell.methods == ("wpt", "wpt-no-guidance")
+        write(tmp_path, "sac", "a", seed, flat(0.0, 0.2))
+    cell = measure(tmp_path).cell(IMPROVEMENT, "From scratch")
+    assert cell.effect.value == pytest.approx(0.4) and cell.methods == ("dreamer", "sac")
 
 
 @pytest.mark.parametrize("name", [NON_EXPERT, CROSS_EMBODIMENT])

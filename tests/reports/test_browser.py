@@ -168,6 +168,21 @@ def test_every_figure_is_there_and_nothing_is_wider_than_the_screen(reader, full
         assert beyond == 0 or beyond > 20, name  # sideways scrolling is for what is much too wide
 
 
+@pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_table_that_does_not_fit_says_so_and_the_main_ones_fit_a_desktop(reader, screen):
+    reader.open(screen)
+    wide = reader.run(
+        """return [...document.querySelectorAll(".scroll")].filter((one) => one.scrollWidth > one.clientWidth + 1)
+        .map((one) => [one.ariaLabel, getComputedStyle(one, "::before").content])"""
+    )
+    assert all("scroll sideways" in content for _, content in wide)
+    fitting = {"Methods from state", "Diagnostics from state", "Against dreamer from state", "Data card"}
+    assert screen is PHONE or not fitting & {label for label, _ in wide}
+    marked = reader.run("return [...document.querySelectorAll('.scroll.wider')].map((one) => one.ariaLabel)")
+    assert marked == [label for label, _ in wide]
+    assert screen is DESKTOP or "Methods from state" in marked
+
+
 def test_text_is_not_drawn_outside_of_its_figure(reader):
     reader.open()
     outside = reader.run(
@@ -341,7 +356,7 @@ def test_the_tab_key_reaches_everything_that_scrolls_or_can_be_used(reader):
         one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 0 &&
         getComputedStyle(one).overflowX === "auto").map((one) => one.className)"""
     )
-    assert {"scroll", "picture", "bar"} <= set(scrolling)
+    assert {"scroll wider", "picture", "bar"} <= set(scrolling)
     reader.run(
         """window.visited = new Set();
         document.addEventListener("focusin", (event) => visited.add(event.target));

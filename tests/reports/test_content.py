@@ -9,7 +9,7 @@ from analysis.synthetic import BUDGET, flat, grid, write
 from wpt_bench.analysis.compare import compare
 from wpt_bench.analysis.factorial import ARMS, RANDOM_REPLAY
 from wpt_bench.analysis.scores import load_runs
-from wpt_bench.reports.content import card_table, cost_table, methods_table
+from wpt_bench.reports.content import against_table, card_table, cost_table, methods_table
 from wpt_bench.reports.sections import CROWD, section
 from wpt_bench.reports.table import Cell, Heading, Row, Table, count, headings, score
 
@@ -151,7 +151,7 @@ def test_costs_are_hand_worked(tmp_path):
     texts = [(cell.text, cell.note) for cell in row.cells]
     assert texts == [
         ("wpt", ""),
-        ("3:25", ""),
+        ("3:25", "3:20 to 3:30"),
         ("500", ""),
         ("954 MiB", ""),
         ("4,167 steps", "208 updates, 1:23"),
@@ -167,9 +167,62 @@ def test_a_method_without_online_steps_says_so_and_has_no_area(tmp_path):
     (row,) = methods_table(compared(tmp_path)).rows
     named = dict(zip([heading.text for heading in methods_table(compared(tmp_path)).headings], row.cells, strict=True))
     shown = named["IQM [95%, rliable]"]
-    assert (shown.text, shown.note) == ("0.400 [0.400, 0.400]", "0 online steps")
+    assert (shown.text, shown.note) == ("0.400 (no spread)", "0 online steps")
     assert (shown.value, *shown.ends) == pytest.approx((0.4, 0.4, 0.4))
     assert named["AUC [95%, rliable]"] == Cell("—") and named["runs"].text == "2/2"
+
+
+def test_what_is_saved_is_held_against_scratchs_own_steps(tmp_path):
+    for seed in range(2):  # scratch passes its final .2 half way to .4, after 2,500 steps; WPT, a quarter up, as well
+        write(tmp_path, "dreamer", "a", seed, {0: [0.0], BUDGET // 2: [0.4], BUDGET: [0.2]})
+        write(tmp_path, "wpt", "a", seed, flat(0.0, 0.8))
+        write(tmp_path, "wpt-no-guidance", "a", seed, flat(0.0, 0.4))
+        write(tmp_path, "wpt-pretrain-only", "a", seed, flat(0.0, 0.1))
+    shown = {row.method: [(cell.text, cell.note) for cell in row.cells[-2:]] for row in made_against(tmp_path)}
+    assert shown == {
+        "wpt": [("2,500", "2,500 to 2,500"), ("0%", "of dreamer's 2,500 [0%, 0%]")],
+        "wpt-no-guidance": [("5,000", "5,000 to 5,000"), ("-100%", "of dreamer's 2,500 [-100%, -100%]")],
+        "wpt-pretrain-only": [("not reached", ""), ("—", "")],
+    }
+
+
+def test_where_scratch_ends_as_it_began_nothing_can_be_saved(tmp_path):
+    for seed in range(2):
+        write(tmp_path, "dreamer", "a", seed, flat(0.0))
+        write(tmp_path, "wpt", "a", seed, flat(0.0, 0.8))
+    (row,) = made_against(tmp_path)
+    assert [cell.text for cell in row.cells[-2:]] == ["from the start", "not measurable"]
+
+
+def made_against(root):
+    return against_table(compared(root)).rows
+
+
+def test_the_data_card_is_headed_in_words():
+    row = {"embodiment": "walker", "agent_steps": 500, "best": 1.0, "median": 1.0, "mean": 1.0, "success": 0.5}
+    heads = [heading.text for heading in card_table([row | {"retrieved": 2.0}]).headings]
+    returns = ["best return", "median return", "mean return"]
+    assert heads == ["embodiment", "agent steps", *returns, "success, last step", "retrieved, mean return"]
+
+
+@pytest.mark.parametrize(("score", "label"), [("success", "IQM of success"), ("return", "IQM of return / 1000")])
+def test_scores_are_drawn_from_0_to_1_under_what_they_are(tmp_path, score, label):
+    for method, final in (("dreamer", 0.0), ("wpt", 0.3), ("sac", 0.0)):
+        for seed in range(2):
+            ends = {0: [0.0, 0.0], BUDGET: [0.0, 1.0] if score == "success" and final else [final, final]}
+            write(tmp_path, method, "drawer-open", seed, ends, score=score, scale=1.0 if score == "success" else 1000.0)
+    drawing = section(compared(tmp_path)).summary
+    (panel,) = drawing.panels
+    assert panel.title == "drawer-open" and panel.y == pytest.approx((-0.02, 1.02)) and f">{label}<" in drawing.svg
+    assert "over 1 task and all seeds" in drawing.caption
+    assert drawing.caption.endswith(" Lines that coincide: dreamer, sac (at 0 throughout).")
+
+
+def test_an_axis_of_scores_goes_as_far_as_its_lines(tmp_path):
+    for seed in range(2):
+        write(tmp_path, "wpt", "a", seed, flat(-0.25, 1.5))
+    (panel,) = section(compared(tmp_path)).summary.panels
+    assert panel.y == pytest.approx((-0.27, 1.52))
 
 
 def test_the_data_card_leaves_out_empty_columns():

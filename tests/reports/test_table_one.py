@@ -48,7 +48,7 @@ def test_measured_cells_with_their_figures(tmp_path, width):
     assert symbols(text, "continual") == [*["n/m"] * 5, "✓", "n/m", "✓"]
     figures = next(line for line in text.splitlines() if line.startswith("training stability, figures"))
     assert "WPT" in figures and "spread 0." in figures and "drawdown 0." in figures and "(wpt)" in figures
-    assert "n/m: not measured. The report says what each property means" in text
+    assert "n/m: not measured, or not measurable by these runs. The report says what each property means" in text
 
 
 def test_families_in_brackets_are_no_markup(tmp_path):

@@ -155,3 +155,17 @@ def test_names_with_markup_and_mathematics_are_only_text(tmp_path):
     parsed = render(tmp_path, [row(name)], [stage({name: states(), f"{name}2": frames()})])
     assert parsed.words.count(name) >= 3 and "<b>" not in parsed.source
     assert {path.parent for path in (tmp_path / "out").rglob("*open-loop*")} == {tmp_path / "out" / "figures"}
+
+
+def test_from_which_step_on_the_model_is_ahead_is_said_beside_the_average():
+    """Persistence is at 0.35 and 0.4 at the first two of 15 steps; at the third it has passed a model at .42."""
+    found, _ = world_model.open_loop({"open_loop": [row("walker") | {"by_step": [0.42] * HORIZON, "model": 0.42}]})
+    assert [one.ahead for one in found.rows] == ["3"] and found.rows[0].better
+    assert found.sentence.endswith(
+        "for 1 of 1 embodiment. Step by step it is ahead of both from step 3 on: before, a trivial predictor is as "
+        "good or better."
+    )
+    never = row("cheetah") | {"by_step": [0.3] * (HORIZON - 1) + [2.0]}
+    both, _ = world_model.open_loop({"open_loop": [row("walker"), never]})
+    assert [one.ahead for one in both.rows] == ["1", "never"]
+    assert "ahead of both from step 1 on and in 1 of 2 cases never" in both.sentence

@@ -30,6 +30,9 @@ from wpt_bench.analysis.bootstrap import (
 TABLE_RESAMPLES = 50_000
 CURVE_RESAMPLES = 2_000
 ONE_SEED = "one seed: no interval"
+NO_SPREAD = "no spread"
+"""In place of an interval without width, which would look like certainty: all runs agree, and so do all resamples."""
+_WIDTH = 1e-9  # less is rounding
 NOT_SEPARATED = "not separated at this budget"
 PROFILE_LEVELS = np.linspace(0.0, 1.0, 101)
 """Scores at which performance profiles are computed."""
@@ -73,6 +76,8 @@ class Estimate:
     def __str__(self) -> str:
         if self.low is None or self.high is None:
             return f"{three(self.value)} ({ONE_SEED})"
+        if self.flat:
+            return f"{three(self.value)} ({NO_SPREAD})"
         return f"{three(self.value)} [{three(self.low)}, {three(self.high)}]"
 
     @property
@@ -80,7 +85,16 @@ class Estimate:
         """The corrected interval as text."""
         if self.corrected_low is None or self.corrected_high is None:
             return f"({ONE_SEED})"
+        if self.flat:
+            return f"({NO_SPREAD})"
         return f"[{three(self.corrected_low)}, {three(self.corrected_high)}]"
+
+    @property
+    def flat(self) -> bool:
+        """Whether no resample differs from another, so that the interval says nothing about the true value."""
+        if self.corrected_low is None or self.corrected_high is None:
+            return False
+        return self.corrected_high - self.corrected_low < _WIDTH
 
     @property
     def excludes_zero(self) -> bool:

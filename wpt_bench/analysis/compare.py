@@ -26,7 +26,7 @@ from wpt_bench.analysis.diagnostics import Diagnosis, diagnoses
 from wpt_bench.analysis.factorial import Factorial, factorial
 from wpt_bench.analysis.findings import glance, headline, sentences
 from wpt_bench.analysis.properties import Properties, measured
-from wpt_bench.analysis.reach import Reach, reach, reach_final
+from wpt_bench.analysis.reach import Reach, Saving, reach, reach_final
 from wpt_bench.analysis.rows import Cost, MethodSummary, Part
 from wpt_bench.analysis.scores import (
     SCRATCH,
@@ -171,17 +171,19 @@ class _Effort:
         scratch_areas = self._matrix(SCRATCH, "auc")[0] if areas is not None and scratch is not None else None
         curve: Band | None = None
         costs: tuple[Cost, ...] = ()
-        scratch_cost: Cost | None = None
+        final: Saving | None = None
         if areas is not None:
             steps, scores = curve_array(table, method)
-            spent = [curve_array(table, method, column)[1].mean(axis=(0, 1)) for column in ("updates", "wall_clock")]
+            columns = (curve_array(table, method, column)[1] for column in ("updates", "wall_clock"))
+            spent = [np.median(of_runs, axis=(0, 1)) for of_runs in columns]
             curve = curve_band(steps, scores, resamples=self.curve_resamples)
             reached = [reach(steps, scores, level, resamples=self.curve_resamples) for level in LEVELS]
             costs = tuple(_cost(one, steps, spent) for one in reached)
             if scratch is not None:
-                final = reach_final(steps, scores, scratch, resamples=self.curve_resamples)
-                scratch_cost = _cost(final, steps, spent)
+                its = curve_array(table, SCRATCH)
+                final = reach_final(steps, scores, *its, resamples=self.curve_resamples)
         against = improvement = None
+        seconds = runs["wall_clock"]
         if matrix is not None and scratch is not None:
             against = difference(matrix, scratch, resamples=self.resamples)
             improvement = probability_of_improvement(matrix, scratch, resamples=self.curve_resamples)
@@ -204,9 +206,10 @@ class _Effort:
             if areas is None or scratch_areas is None
             else difference(areas, scratch_areas, resamples=self.resamples),
             improvement=improvement,
-            scratch_cost=scratch_cost,
+            reach=final,
             costs=costs,
-            wall_clock=_mean(runs["wall_clock"]),
+            wall_clock=None if first is None else float(seconds.median()),
+            wall_clock_range=None if first is None else (float(seconds.min()), float(seconds.max())),
             updates=_mean(runs["updates"]),
             peak_memory=None if first is None else int(runs["peak_memory"].max()),
             retrieval_precision=_mean(runs["retrieval_precision"].dropna()),
@@ -221,15 +224,16 @@ class _Effort:
         found = []
         for method in methods:
             matrix = score_matrix(table, method, tasks=tasks)
-            iqm = aggregate(matrix, ["iqm"], resamples=self.curve_resamples)["iqm"]
+            iqm = aggregate(matrix, ["iqm"], resamples=self.resamples)["iqm"]
             curve = reached = against = None
             if scratch is not None and method != SCRATCH:
-                against = difference(matrix, scratch, resamples=self.curve_resamples)
+                against = difference(matrix, scratch, resamples=self.resamples)
             if bool(table.runs[table.runs["method"] == method]["online"].iloc[0]):
                 steps, scores = curve_array(table, method, tasks=tasks)
                 curve = curve_band(steps, scores, resamples=self.curve_resamples)
                 if scratch is not None and method != SCRATCH:
-                    reached = reach_final(steps, scores, scratch, resamples=self.curve_resamples)
+                    its = curve_array(table, SCRATCH, tasks=tasks)
+                    reached = reach_final(steps, scores, *its, resamples=self.curve_resamples)
             found.append(Part(method, iqm, against, curve, reached))
         return tuple(found)
 

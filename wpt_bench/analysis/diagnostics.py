@@ -33,8 +33,9 @@ READING = {
     "distance to retrieved": "Distance of a state of evaluation episodes to the nearest one of the retrieved episodes, "
     "as a share of the same between retrieved episodes. Near 1 they show what the agent meets; far above 1 rehearsal "
     "and guidance are about something else.",
-    "prior alone": "Score of the cloned prior acting alone in evaluation episodes, before the first environment step. "
-    "Guidance leads no further than that: hold it against the task's untrained level and the final score.",
+    "prior alone": "Score of the cloned prior acting alone in evaluation episodes, before the first environment step: "
+    "what guidance has to show. Hold it against the task's untrained level; what a final score has above it was "
+    "learned online.",
     "retrieved from": "Bodies that recorded the retrieved episodes, mean share over seeds; and scenes, where those are "
     "others. What is of another body or scene than the task's rehearses something else.",
 }

@@ -219,28 +219,24 @@ class _Effort:
             seeds=len(table.seeds(arm.method)),
             done=len(table.runs),
             expected=len(table.cells),
-            overall=self._figures(one, reference, None, self.resamples),
-            embodiments={
-                name: self._figures(one, reference, tasks, self.curve_resamples) for name, tasks in embodiments.items()
-            },
-            tasks={task: self._figures(one, reference, [task], self.curve_resamples) for task in table.tasks},
+            overall=self._figures(one, reference),
+            embodiments={name: self._figures(one, reference, tasks) for name, tasks in embodiments.items()},
+            tasks={task: self._figures(one, reference, [task]) for task in table.tasks},
             curve=curve,
-            gain=self._figures(one, scratch, None, self.resamples).auc_against if scratch else None,
+            gain=self._figures(one, scratch).auc_against if scratch else None,
         )
 
-    def _figures(
-        self, one: ArmTable, reference: ArmTable | None, tasks: Sequence[str] | None, resamples: int
-    ) -> Figures:
+    def _figures(self, one: ArmTable, reference: ArmTable | None, tasks: Sequence[str] | None = None) -> Figures:
         found: list[Estimate | None] = []
         against: list[Estimate | None] = []
         for column in ("score", "auc"):
             ours = one.matrix(column, tasks)
             theirs = reference.matrix(column, tasks) if reference else None
-            found.append(None if ours is None else aggregate(ours, ["iqm"], resamples=resamples)["iqm"])
+            found.append(None if ours is None else aggregate(ours, ["iqm"], resamples=self.resamples)["iqm"])
             if ours is None or theirs is None:
                 against.append(None)
             else:
-                against.append(difference(ours, theirs, resamples=resamples))
+                against.append(difference(ours, theirs, resamples=self.resamples))
         return Figures(*found, *against)
 
     def _parts(self, arms: Sequence[ArmTable]) -> Comparison | None:

@@ -1,4 +1,4 @@
-"""The sentences that may be said about a table of runs, by rules fixed before any result."""
+"""The sentences that may be said about a table of runs, by the same rules for every table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from wpt_bench.analysis.aggregate import NOT_SEPARATED, ONE_SEED, Estimate, three
 from wpt_bench.analysis.factorial import PARTS, Factorial
 from wpt_bench.analysis.published import held_against_published
-from wpt_bench.analysis.reach import Reach
+from wpt_bench.analysis.reach import Saving
 from wpt_bench.analysis.rows import MethodSummary, Part
 from wpt_bench.analysis.scores import SCRATCH, RunTable
 
@@ -17,7 +17,10 @@ FEW_SEEDS = 10
 
 
 def headline(table: RunTable, rows: Sequence[MethodSummary]) -> str:
-    """Whether WPT saves online experience: yes or no only where its area under the curve is separated from scratch."""
+    """Whether WPT saves online experience: yes or no only where its area under the curve is separated from scratch.
+
+    The answer is of the tasks that were measured, and says so.
+    """
     by_name = {row.name: row for row in rows}
     wpt, scratch = by_name.get(WPT), by_name.get(SCRATCH)
     question = "Does non-curated offline data save online experience?"
@@ -27,16 +30,17 @@ def headline(table: RunTable, rows: Sequence[MethodSummary]) -> str:
     if wpt.auc_against is None or scratch.auc is None or wpt.auc is None:
         absent = " and ".join(row.name for row in (wpt, scratch) if row.auc is None)
         return f"{question} Not known yet: {absent} incomplete."
-    figures = (
-        f"area under the curve {wpt.auc.value:.3f} with WPT, {scratch.auc.value:.3f} from scratch, difference "
-        f"{_signed(wpt.auc_against)}"
+    tasks = f"one task measured ({table.tasks[0]})" if len(table.tasks) == 1 else f"{len(table.tasks)} tasks measured"
+    answer, saved = "not shown", ""
+    if wpt.auc_against.excludes_zero and wpt.auc_against.value < 0:
+        answer = "no, it costs some"
+    elif wpt.auc_against.excludes_zero:
+        answer, saved = "yes", f"; {_reached(wpt.reach)}" if wpt.reach else ""
+    return (
+        f"{question} On the {tasks}: {answer}, at this budget of {table.budget:,} environment steps. Area under the "
+        f"curve {wpt.auc.value:.3f} with WPT, {scratch.auc.value:.3f} from scratch, difference "
+        f"{_signed(wpt.auc_against)}{saved}."
     )
-    if not wpt.auc_against.excludes_zero:
-        return f"{question} Not shown at this budget of {table.budget:,} environment steps: {figures}."
-    if wpt.auc_against.value < 0:
-        return f"{question} No, at this budget of {table.budget:,} environment steps it costs some: {figures}."
-    saved = f"; {_reached(wpt.scratch_cost.reach, table.budget)}" if wpt.scratch_cost else ""
-    return f"{question} Yes, at this budget of {table.budget:,} environment steps: {figures}{saved}."
 
 
 def glance(rows: Sequence[MethodSummary], embodiments: Mapping[str, Sequence[Part]], effects: Factorial) -> list[str]:
@@ -45,13 +49,14 @@ def glance(rows: Sequence[MethodSummary], embodiments: Mapping[str, Sequence[Par
     parts = {name: part for name, all_of in embodiments.items() for part in all_of if part.method == WPT}
     against = {name: part.against for name, part in parts.items() if part.against is not None}
     if against:
-        said.append(f"Where: final IQM of {WPT} minus {SCRATCH}'s is {_each(against)}.")
+        said.append(f"Where: final IQM of {WPT} minus {SCRATCH}'s, by embodiment: {_each(against)}.")
     by_name = {row.name: row for row in rows}
     wpt, scratch = by_name.get(WPT), by_name.get(SCRATCH)
-    if wpt and scratch and wpt.wall_clock and scratch.wall_clock:
+    if wpt and scratch and wpt.wall_clock_range and scratch.wall_clock_range:
         said.append(
-            f"At what cost: a run of {WPT} takes {wpt.wall_clock / scratch.wall_clock:.2f} times the wall-clock of one "
-            f"of {SCRATCH}, shared pre-training aside."
+            f"At what cost: a run of {WPT} makes {_spent(wpt)}, one of {SCRATCH} {_spent(scratch)}, shared "
+            "pre-training aside. Wall-clock: median, shortest and longest run; it depends on what else the machine "
+            "does, updates do not."
         )
     shown = effects.effects[: len(PARTS)] or effects.single
     if shown:
@@ -59,6 +64,20 @@ def glance(rows: Sequence[MethodSummary], embodiments: Mapping[str, Sequence[Par
             f"Which part: on the IQM of the area under the curve, {_each({e.name: e.estimate for e in shown})}."
         )
     return said
+
+
+def duration(seconds: float | None) -> str:
+    """``1:02:03`` or ``2:03``; a dash for None."""
+    if seconds is None:
+        return "—"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _spent(row: MethodSummary) -> str:
+    shortest, longest = (duration(seconds) for seconds in row.wall_clock_range or (None, None))
+    return f"{row.updates:,.0f} updates in {duration(row.wall_clock)} ({shortest} to {longest})"
 
 
 def _each(estimates: Mapping[str, Estimate]) -> str:
@@ -76,11 +95,11 @@ def sentences(table: RunTable, rows: Sequence[MethodSummary]) -> list[str]:
     if scratch is None or scratch.iqm is None:
         if complete:
             best = complete[0]
-            said.append(f"{best.name} has the highest IQM, {best.iqm}.")
+            said.append(f"{best.name} has the highest IQM, {_corrected(best)}.")
         why = "is not among the methods" if scratch is None else "is incomplete"
         said.append(f"{SCRATCH} {why}, so nothing is held against learning from scratch.")
     else:
-        said += [_against(row, scratch, table.budget) for row in complete if row is not scratch]
+        said += [_against(row, scratch) for row in complete if row is not scratch]
     said += held_against_published(table)
     said += [row.incomplete for row in rows if row.incomplete]
     seeds = sorted({row.seeds for row in complete})
@@ -88,38 +107,52 @@ def sentences(table: RunTable, rows: Sequence[MethodSummary]) -> list[str]:
         said.append("With one seed there is no interval, and no difference can be told from chance.")
     elif seeds and seeds[0] < FEW_SEEDS:
         said.append(
-            f"rliable's intervals of {seeds[0]} seeds are too narrow (a bootstrap of few seeds covers less than it "
-            "says); what is called separated rests on corrected ones."
+            "Intervals in these sentences are corrected 95% intervals, on which rests what is called separated; "
+            f"rliable's of {seeds[0]} seeds are too narrow (a bootstrap of few seeds covers less than it says)."
         )
+    elif seeds:
+        said.append("Intervals in these sentences are corrected 95% intervals.")
     return said
 
 
-def _against(row: MethodSummary, scratch: MethodSummary, budget: int) -> str:
+def _against(row: MethodSummary, scratch: MethodSummary) -> str:
     steps = "" if row.online else " with 0 online steps"
-    figures = f"{row.name} reaches IQM {row.iqm}{steps}, {SCRATCH} {scratch.iqm}"
+    figures = f"{row.name} reaches IQM {_corrected(row)}{steps}, {SCRATCH} {_corrected(scratch)}"
     if row.against is None or row.against.corrected_low is None:
         return f"{figures}: {NOT_SEPARATED} ({ONE_SEED})."
     figures += f", difference {_signed(row.against)}"
     verdict = NOT_SEPARATED
     if row.against.excludes_zero:
         verdict = f"separated, {row.name} is {'higher' if row.against.value > 0 else 'lower'}"
-    if row.scratch_cost is None:
-        return f"{figures}: {verdict}."
-    return f"{figures}: {verdict}; {_reached(row.scratch_cost.reach, budget)}."
+    return f"{figures}: {verdict}{f'; {_reached(row.reach)}' if row.reach else ''}."
+
+
+def _corrected(row: MethodSummary) -> str:
+    """The IQM of a complete method."""
+    assert row.iqm is not None
+    return f"{three(row.iqm.value)} {row.iqm.corrected}"
 
 
 def _signed(estimate: Estimate) -> str:
     return f"{three(estimate.value, '+')} {estimate.corrected}"
 
 
-def _reached(reach: Reach, budget: int) -> str:
-    """When the final score of scratch was reached, as a clause."""
-    if reach.env_steps is None:
-        return f"{SCRATCH}'s final IQM of {reach.level:.3f} is not reached"
-    if reach.env_steps == 0:
-        return f"{SCRATCH}'s final IQM of {reach.level:.3f} is there from the start"
-    steps = f"{SCRATCH}'s final IQM of {reach.level:.3f} is reached after {reach.env_steps:,.0f} of {budget:,} steps"
-    if reach.low is None:
-        return steps
-    high = "beyond the budget" if reach.high is None else f"{reach.high:,.0f}"
-    return f"{steps} [{reach.low:,.0f}, {high}]"
+def _reached(found: Saving) -> str:
+    """When the final score of scratch was reached, and what that saves, as a clause."""
+    if not found.other:
+        return (
+            f"{SCRATCH} ends no higher than it began (IQM {found.level:.3f}), so the steps saved cannot be quantified"
+        )
+    final = f"{SCRATCH}'s final IQM of {found.level:.3f}"
+    if found.env_steps is None or found.saved is None:
+        return f"{final} is not reached"
+    steps = f"{final} is first reached after {found.env_steps:,.0f} steps, by {SCRATCH} itself after {found.other:,.0f}"
+    return f"{steps}: {found.saved:.0%} saved {saved_interval(found)}".rstrip()
+
+
+def saved_interval(found: Saving) -> str:
+    """The corrected interval of what is saved; empty without one."""
+    if found.saved_high is None:
+        return ""
+    low = "no lower bound" if found.saved_low is None else f"{found.saved_low:.0%}"
+    return f"[{low}, {found.saved_high:.0%}]"

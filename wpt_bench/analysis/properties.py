@@ -1,9 +1,10 @@
 """Table 1: what each family of methods can do, once as its code declares it and once as runs measure it.
 
 Declared cells follow from the grants that methods ask for. A measured cell is a tick only if the corrected 95%
-interval of the effect that stands for the property lies above zero. The effects are fixed here, before any result, and
-printed below the table (``EFFECTS``). A family's methods are pooled: every method on every task is a stratum, all
-strata weigh the same, and the bootstrap draws seeds within each.
+interval of the effect that stands for the property lies above zero; where runs cannot show it, whatever they do, the
+cell is not measured. The effects are the same for every table, and printed below it (``EFFECTS``). A family's methods
+are pooled: every method on every task is a stratum, all strata weigh the same, and the bootstrap draws seeds within
+each. WPT with parts switched off is not WPT, and in no pool.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from wpt_bench.analysis.aggregate import ONE_SEED, Estimate, estimate
 from wpt_bench.analysis.arms import ArmTable
 from wpt_bench.analysis.bootstrap import margin
+from wpt_bench.analysis.factorial import ARMS, RANDOM_REPLAY
 from wpt_bench.analysis.scores import SCRATCH, UNGRANTED, RunTable
 
 FAMILIES = (
@@ -50,9 +52,8 @@ DECLARED_RULES = {
 
 EFFECTS = {
     REWARD_FREE: (
-        "final score minus the untrained level of the task (score at step 0 of methods without data), over methods "
-        "from which rewards of the offline data were withheld; of methods with environment steps this includes what "
-        "they learn online"
+        f"final score minus that of {SCRATCH} on the same tasks, over methods from which rewards of the offline data "
+        "were withheld"
     ),
     NON_EXPERT: (
         f"final score from the worst of the data alone (on Meta-World the noisiest range of noise, on DMControl "
@@ -65,20 +66,22 @@ EFFECTS = {
     ),
     IMPROVEMENT: (
         "score at the budget minus score at step 0 of the same run, over methods with environment steps; families "
-        "without any are a cross by construction"
+        "without any are a cross by construction, and where no run's score changes nothing is measured"
     ),
     STABILITY: (
         f"spread across seeds of {SCRATCH} minus that of the family; spread is the standard deviation over seeds "
         "within a task, averaged over tasks (few seeds understate it). Beside it the drawdown: a run's largest fall "
-        "from the best score so far, averaged over runs with a curve"
+        f"from the best score so far, averaged over runs with a curve. Not measured where all runs of {SCRATCH} score "
+        "the same on every task, as at the floor: then nothing can be steadier"
     ),
 }
 """What is measured for each property."""
 
 POOLING = (
-    "A tick: the corrected 95% interval of the effect lies above zero; a cross: it was measured and does not. A "
-    "family's methods are pooled: each method on each task is a stratum of the bootstrap, all strata weigh the same. "
-    "Only methods with every expected run and two or more seeds count."
+    "A tick: the corrected 95% interval of the effect lies above zero; a cross: it was measured and does not, which "
+    "does not show the opposite. A family's methods are pooled: each method on each task is a stratum of the "
+    "bootstrap, all strata weigh the same. WPT with parts switched off, and its control, are in no pool. Only methods "
+    "with every expected run and two or more seeds count."
 )
 """How a family of several methods gets one cell."""
 
@@ -157,7 +160,7 @@ def measured(
     families = dict(zip(table.runs["method"], table.runs["family"], strict=True))
 
     def cell(name: str, family: str) -> Cell:
-        own = [method for method in table.methods if families.get(method) == family]
+        own = [method for method in table.methods if families.get(method) == family and method not in _NO_FAMILY]
         return _measured(table, varied, name, family, own, _Bootstrap(resamples, seed))
 
     return _table(families.values(), cell)
@@ -288,13 +291,8 @@ def _reward_free(table: RunTable, family: str, own: Sequence[str], bootstrap: _B
     if not withheld:
         raise _NotMeasured("its methods are granted rewards, and no run withheld them")
     chosen = _complete(table, withheld)
-    scores, level = _strata(table, chosen, "score"), _untrained_starts(table)
-    # Every method has every task, so the mean level over tasks is that over strata; its runs are drawn as well.
-    effect = _estimate(
-        _mean_of_means(scores) - _mean_of_means(level),
-        bootstrap.means(scores) - bootstrap.means(level, stream=1),
-        scores,
-    )
+    # Every method has every task, so that of scratch the mean over tasks is that over strata.
+    effect = _above(_strata(table, chosen, "score"), _strata(table, _complete(table, [SCRATCH]), "score"), bootstrap)
     return Cell(_verdict(effect), effect, methods=chosen)
 
 
@@ -305,6 +303,8 @@ def _improvement(table: RunTable, family: str, own: Sequence[str], bootstrap: _B
     chosen = _complete(table, online)
     scores, starts = _strata(table, chosen, "score"), _strata(table, chosen, "start")
     gains = [score - start for score, start in zip(scores, starts, strict=True)]
+    if not any(gain.any() for gain in gains):
+        raise _NotMeasured("every run ends with the score that it began with")
     effect = _estimate(_mean_of_means(gains), bootstrap.means(gains), gains)
     return Cell(_verdict(effect), effect, methods=chosen)
 
@@ -319,6 +319,9 @@ def _stability(table: RunTable, family: str, own: Sequence[str], bootstrap: _Boo
         scratch = _strata(table, _complete(table, [SCRATCH]), "score")
     except _NotMeasured as error:
         return Cell("not measured", None, figures, chosen, f"nothing to hold it against: {error}")
+    if not any(np.ptp(values) for values in scratch):
+        why = f"all runs of {SCRATCH} score the same on every task, and nothing can be steadier than that"
+        return Cell("not measured", None, figures, chosen, why)
     effect = _estimate(
         _mean_spread(scratch) - figures["spread"],
         bootstrap.spreads(scratch, stream=1) - bootstrap.spreads(scores),
@@ -338,13 +341,17 @@ def _non_expert(table: RunTable, arms: Mapping[str, Sequence[ArmTable]], bootstr
     if {one.table.budget for one in worst} != {table.budget} or not set(tasks) <= set(table.tasks):
         raise _NotMeasured(f"no run of {SCRATCH} on the same tasks with the same budget")
     scratch = _strata(table, _complete(table, [SCRATCH]), "score", tasks)
-    effect = _estimate(
-        _mean_of_means(scores) - _mean_of_means(scratch),
-        bootstrap.means(scores) - bootstrap.means(scratch, stream=1),
-        scores,
-    )
+    effect = _above(scores, scratch, bootstrap)
     figures = {"slope": _slope(levels, bootstrap)} if len(levels) > 1 else None
     return Cell(_verdict(effect), effect, figures, tuple(one.arm.method for one in worst))
+
+
+def _above(
+    scores: Sequence[NDArray[np.float64]], others: Sequence[NDArray[np.float64]], bootstrap: _Bootstrap
+) -> Estimate:
+    """Mean score minus that of others, whose seeds are drawn as well."""
+    value = _mean_of_means(scores) - _mean_of_means(others)
+    return _estimate(value, bootstrap.means(scores) - bootstrap.means(others, stream=1), scores)
 
 
 def _slope(levels: Mapping[float, Sequence[ArmTable]], bootstrap: _Bootstrap) -> Estimate:
@@ -394,6 +401,7 @@ def _arm_strata(arms: Sequence[ArmTable]) -> list[NDArray[np.float64]]:
 
 _Measure = Callable[[RunTable, str, Sequence[str], _Bootstrap], Cell]
 _WITHHELD = ("reward-free", "demonstrations")
+_NO_FAMILY = {*ARMS, RANDOM_REPLAY} - {"wpt", SCRATCH}
 _MEASURES: dict[str, _Measure] = {
     REWARD_FREE: _reward_free,
     IMPROVEMENT: _improvement,
@@ -429,15 +437,6 @@ def _strata(
     runs = table.runs.sort_values(["method", "task", "seed"])
     grouped = dict(iter(runs.groupby(["method", "task"])[column]))
     return [grouped[method, task].to_numpy(dtype=np.float64) for method in methods for task in tasks or table.tasks]
-
-
-def _untrained_starts(table: RunTable) -> list[NDArray[np.float64]]:
-    """Scores at step 0 of all runs without data, ``(runs,)`` for each task of the table."""
-    rows = table.runs[(table.runs["data_access"] == UNGRANTED) & table.runs["start"].notna()]
-    levels = {str(task): starts.to_numpy(dtype=np.float64) for task, starts in rows.groupby("task")["start"]}
-    if absent := [task for task in table.tasks if task not in levels]:
-        raise _NotMeasured(f"no run without data gives the untrained level of {', '.join(absent)}")
-    return [levels[task] for task in table.tasks]
 
 
 def _mean_of_means(strata: Sequence[NDArray[np.float64]]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,28 @@ class Reach:
     low: float | None = None
     high: float | None = None
     reached: float | None = None
+
+
+@dataclass(frozen=True)
+class Saving(Reach):
+    """When the IQM of a method first reaches the final IQM of another, and what that saves against the other.
+
+    Both are first passages: a curve that goes up and down passes its own end early, and held against the whole budget
+    it would seem to save most of it against itself.
+
+    Attributes:
+        other: environment steps after which the other's own IQM first reaches its final one; 0 where it ends no higher
+            than it began, so that nothing can be saved.
+        saved: ``1 - env_steps / other``, negative where the method is the later one; None where ``env_steps`` is, or
+            ``other`` is 0.
+        saved_low, saved_high: corrected 95% interval of it; None as ``saved``, and without an interval; ``saved_low``
+            also where the method may not get there within the budget, or the other be there from the start.
+    """
+
+    other: float = 0.0
+    saved: float | None = None
+    saved_low: float | None = None
+    saved_high: float | None = None
 
 
 def steps_to_reach(
@@ -74,26 +96,37 @@ def reach(
 def reach_final(
     env_steps: NDArray[np.int64],
     scores: NDArray[np.float64],
+    other_steps: NDArray[np.int64],
     others: NDArray[np.float64],
     *,
     resamples: int = CURVE_RESAMPLES,
     seed: int = 0,
-) -> Reach:
-    """When the IQM of a method first reaches the final IQM of another, whose uncertainty is part of the interval.
+) -> Saving:
+    """When the IQM of a method first reaches the final IQM of another, whose uncertainty is part of the intervals.
 
     Args:
-        env_steps: of the evaluations of the first, ``(points,)``.
-        scores: of the first, float64 ``(seeds, tasks, points)``.
-        others: final scores of the other, float64 ``(seeds, tasks)``.
+        env_steps, scores: of the evaluations of the first, ``(points,)``, float64 ``(seeds, tasks, points)``.
+        other_steps, others: of the other, the same.
     """
     check(scores)
     check(others)
-    level = float(iqm(others))
+    curve = iqm(others)
+    level, other = float(curve[-1]), float(steps_to_reach(other_steps, curve, curve[-1]))
     value = steps_to_reach(env_steps, iqm(scores), level)
+    steps = _finite(value)
+    saved = None if steps is None or not other else 1 - steps / other
     if min(len(scores), len(others)) == 1:
-        return Reach(level, _finite(value))
-    levels = _curves(others[..., None], resamples, seed, 1)[:, 0]
-    return _reach(level, value, steps_to_reach(env_steps, _curves(scores, resamples, seed, 0), levels))
+        return Saving(level, steps, other=other, saved=saved)
+    curves = _curves(others, resamples, seed, 1)
+    draws = steps_to_reach(env_steps, _curves(scores, resamples, seed, 0), curves[:, -1])
+    found = Saving(**vars(_reach(level, value, draws)), other=other, saved=saved)
+    if saved is None:
+        return found
+    # Against a resample of the other that is there from the start, nothing is saved at best.
+    theirs = steps_to_reach(other_steps, curves, curves[:, -1])
+    shares = np.divide(draws, theirs, out=np.where(draws > 0, math.inf, 1.0), where=theirs > 0)
+    low, high = _percentiles(1 - shares)
+    return replace(found, saved_low=_finite(low), saved_high=_finite(high))
 
 
 def _curves(scores: NDArray[np.float64], resamples: int, seed: int, stream: int) -> NDArray[np.float64]:
@@ -103,10 +136,15 @@ def _curves(scores: NDArray[np.float64], resamples: int, seed: int, stream: int)
 
 
 def _reach(level: float, value: NDArray[np.float64], draws: NDArray[np.float64]) -> Reach:
-    # Percentiles that are draws themselves: between a finite one and an infinite one nothing can be interpolated.
+    low, high = _percentiles(draws)
+    return Reach(level, _finite(value), _finite(low), _finite(high), float(np.isfinite(draws).mean()))
+
+
+def _percentiles(draws: NDArray[np.float64]) -> tuple[float, float]:
+    """Those of the interval that are draws themselves: between finite and infinite ones nothing can be interpolated."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
-    return Reach(level, _finite(value), _finite(low), _finite(high), float(np.isfinite(draws).mean()))
+    return float(low), float(high)
 
 
 def _finite(value: NDArray[np.float64] | float) -> float | None:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wpt_bench.analysis.aggregate import Band, Estimate
-from wpt_bench.analysis.reach import Reach
+from wpt_bench.analysis.reach import Reach, Saving
 
 
 @dataclass(frozen=True)
 class Cost:
-    """When a method's IQM first reaches a level, and what its runs had spent by then, on average.
+    """When a method's IQM first reaches a level, and what its runs had spent by then, in the median.
 
     ``updates`` (gradient updates) and ``wall_clock`` (seconds) are None where the level is not reached.
     """
@@ -37,9 +37,11 @@ class MethodSummary:
         profile: share of runs above each score; None while incomplete.
         against, auc_against: IQM of score and area minus that of learning from scratch; None unless both are there.
         improvement: chance that a run beats one from scratch; None as for ``against``.
-        scratch_cost: of reaching the final IQM of learning from scratch; None as for ``auc_against``.
+        reach: when it reaches the final IQM of learning from scratch; None as for ``auc_against``.
         costs: of reaching ``LEVELS``; empty as for ``auc``.
-        wall_clock, updates: mean seconds and gradient updates per run that counts, None without any.
+        wall_clock, updates: median seconds and mean gradient updates per run that counts, None without any. Other work
+            of the machine lengthens a run's wall-clock, and no mean of a few runs stands that.
+        wall_clock_range: seconds of the shortest and of the longest run, None without any.
         peak_memory: most bytes of resident memory of a run that counts, None without any.
         retrieval_precision: mean share of retrieved episodes that are of the task's own scene, None without any.
         stages: ids of the pre-trainings its runs start from.
@@ -62,9 +64,10 @@ class MethodSummary:
     against: Estimate | None
     auc_against: Estimate | None
     improvement: Estimate | None
-    scratch_cost: Cost | None
+    reach: Saving | None
     costs: tuple[Cost, ...]
     wall_clock: float | None
+    wall_clock_range: tuple[float, float] | None
     updates: float | None
     peak_memory: int | None
     retrieval_precision: float | None
@@ -86,12 +89,12 @@ class Part:
         iqm: of the scores at the budget.
         against: IQM minus that of learning from scratch; None for scratch itself and without it.
         curve: IQM along the curve; None without online steps.
-        reach: when it reaches the final IQM of learning from scratch on these tasks; None for scratch itself, without
-            scratch, and without online steps.
+        reach: when it reaches the final IQM of learning from scratch on these tasks, and what that saves; None for
+            scratch itself, without scratch, and without online steps.
     """
 
     method: str
     iqm: Estimate
     against: Estimate | None
     curve: Band | None
-    reach: Reach | None
+    reach: Saving | None
