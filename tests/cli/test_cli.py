@@ -352,6 +352,16 @@ def test_a_published_model_is_taken_where_data_and_settings_are_the_same(
     assert "is no published folder" in call(*arguments[:-1], tmp_path, code=1)
 
 
+def test_figures_of_another_version_are_computed_again(kept: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(kept, tmp_path / "dmc-small")
+    (folder / "figures.json").write_text((folder / "figures.json").read_text().replace("mean", "average"))
+    vouch(folder)
+    assert "figures.json" in CliRunner().invoke(app, ["verify", str(folder)]).stderr
+    call("report", folder, "--out", tmp_path / "out", "--keep")
+    call("verify", folder)
+    assert (folder / "figures.json").read_bytes() == (kept / "figures.json").read_bytes()
+
+
 def test_published_runs_are_not_made_again(benched: Path, kept: Path, tmp_path: Path) -> None:
     """Taken back they are to the byte what they were, but for weights, which nothing published holds."""
     out = tmp_path / "out"

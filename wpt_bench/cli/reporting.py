@@ -47,7 +47,7 @@ def report(
     seeds: Seeds = "",
     out: Out = OUT,
     keep: Annotated[
-        bool, typer.Option("--keep", help="of a published folder: also put the page into it, for its readers")
+        bool, typer.Option("--keep", help="of a published folder: also put into it the page and the figures of now")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -123,7 +123,8 @@ def _published_folder(name: str) -> Path:
 
 def _report_published(folder: Path, layout: Any, keep: bool, as_json: bool) -> None:
     """The comparison and the page of a published folder; exits with 1 if it is not as it was published."""
-    from wpt_bench.analysis.archive import read_manifest
+    from wpt_bench.analysis import archive
+    from wpt_bench.analysis.publish import encode, recompute
 
     comparisons, page, problems = render_published(folder, layout)
     _say(comparisons, page, as_json)
@@ -131,7 +132,9 @@ def _report_published(folder: Path, layout: Any, keep: bool, as_json: bool) -> N
         say_wrong([*problems, f"The page is of what can be read; all that is wrong: wpt-bench verify {folder}."])
         raise typer.Exit(1)
     if keep:
-        keep_page(folder, page, read_manifest(folder))
+        manifest = archive.read_manifest(folder)
+        figures = encode(recompute(folder, manifest.suite, manifest.profile))
+        keep_page(folder, page, archive.add(folder, manifest, {archive.FIGURES: figures}))
 
 
 def report_grid(selection: Any, layout: Any, as_json: bool) -> None:
