@@ -486,7 +486,7 @@ def test_a_published_model_that_was_altered_is_not_taken(benched: Path, kept: Pa
     shutil.copytree(benched / "data", tmp_path / "out" / "data")
     arguments = ("pretrain", "dmc", "--profile", SMALL_PROFILE, "--out", tmp_path / "out", "--published", folder)
     refused = call(*arguments, code=1)
-    assert name in refused and f"do not trust {folder}" in refused and "delete" not in refused
+    assert name in refused and f"Nothing is taken from {folder}" in refused and "delete" not in refused
     assert not list((tmp_path / "out").glob("stages/*/stage.json"))
 
 
