@@ -134,9 +134,8 @@ def takeable(published: Path | None) -> set[str]:
     if published is None:
         return set()
     archive.refuse_altered(published)
-    runs = [one.run for one in archive.read(published)[0] if one.run.status == "done"]
     stages = {one for one in kept.stages_in(published) if is_done(Layout(published), one)}
-    return stages | {run.id for run in runs if not kept.in_sequence(run)}
+    return stages | {one.run.id for one in archive.read(published)[0] if kept.is_takeable(one.run)}
 
 
 def say_failed(failed: Mapping[str, str], names: Mapping[str, str]) -> None:

@@ -105,7 +105,7 @@ def take_runs(found: Iterable[Recorded], layout: Layout, wanted: Collection[str]
     taken = []
     for one in found:
         run, folder = one.run, layout.runs / one.run.id
-        if run.id not in wanted or run.status != "done" or in_sequence(run):
+        if run.id not in wanted or not is_takeable(run):
             continue
         if status(run.identity, layout) in ("done", "running"):
             continue
@@ -120,6 +120,11 @@ def take_runs(found: Iterable[Recorded], layout: Layout, wanted: Collection[str]
             records.discard(folder / REPLAY)
         taken.append(run.id)
     return taken
+
+
+def is_takeable(run: Run) -> bool:
+    """Whether a published run is finished, and none of a sequence."""
+    return run.status == "done" and not in_sequence(run)
 
 
 def in_sequence(run: Run) -> bool:
