@@ -147,7 +147,7 @@ METHODS = (
     ),
     Method(
         name="cal-ql",
-        version=1,
+        version=2,
         family="Off2On RL",
         data_access=DataAccess.LABELLED,
         observations=("state",),

@@ -77,7 +77,7 @@ def optimistic(predicted: Tensor, optimism: float) -> Tensor:
 
 METHOD = Method(
     name="explore",
-    version=1,
+    version=2,
     family=FAMILY,
     data_access=DataAccess.REWARD_FREE,
     observations=("state", "pixels"),

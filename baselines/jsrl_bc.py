@@ -99,7 +99,7 @@ class JumpStart(Comparator):
 
 METHOD = Method(
     name="jsrl-bc",
-    version=2,
+    version=3,
     family=FAMILY,
     data_access=DataAccess.REWARD_FREE,
     observations=("state", "pixels"),

@@ -3,9 +3,10 @@
 Ball et al., "Efficient Online Reinforcement Learning with Offline Data", arXiv 2302.02948. What it adds to soft
 actor-critic: symmetric sampling (every batch half offline, half online), LayerNorm in the critics against values that
 run away on actions the data does not have, an ensemble of ten of which a random pair makes the target, and many critic
-updates for each step. Hyperparameters: its appendix, with the range of the actor's deviation that `sac` has. Twenty
-updates per agent step would take a run of the `lite` size eight hours on a core: small profiles make fewer, and update
-the actor with every one. From pixels: the encoder of DrQ-v2 and random shifts, as in the paper.
+updates for each step. Hyperparameters: its appendix, with the range of the actor's deviation and the initial
+temperature that `sac` has. Twenty updates per agent step would take a run of the `lite` size eight hours on a core:
+small profiles make fewer, and update the actor with every one. From pixels: the encoder of DrQ-v2 and random shifts, as
+in the paper.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class RLPD(SoftActorCritic):
 
 METHOD = Method(
     name="rlpd",
-    version=1,
+    version=2,
     family="RLPD",
     data_access=DataAccess.LABELLED,
     observations=("state", "pixels"),

@@ -44,11 +44,17 @@ class Settings(agent.Settings, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class RLPDSettings(Settings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """RLPD's values (arXiv 2302.02948, appendix): ten critics with LayerNorm and many updates."""
+    """RLPD's values (arXiv 2302.02948, appendix): ten critics with LayerNorm and many updates.
+
+    The temperature begins at 0.1, as the authors' code has it from pixels, and not at their 1.0 from states: Adam takes
+    the logarithm down by 3e-4 an update, 7,700 updates from 1.0 to 0.1. Until then actions are all but random, which
+    250,000 environment steps can afford and a small budget cannot.
+    """
 
     updates_per_step: Weight = 20.0
     actor_every: Size = 20
     members: Size = 10
+    temperature: Positive = 0.1
     layer_norm: bool = True
     cautious_actor: bool = False
     target_entropy: float = -0.5
@@ -59,6 +65,7 @@ SEARCH = {
     "actor_rate": STEP_SIZES,
     "temperature": Range(0.01, 1.0, log=True),
     "target_entropy": Range(-1.5, -0.25),
+    "target_rate": Range(0.001, 0.05, log=True),
 }
 """For every method that is soft actor-critic with other data."""
 

@@ -101,25 +101,34 @@ class TD3BC(ModelFreeAgent):
     def _learn_actor(self, batch: Batch, feature: Tensor) -> dict[str, Tensor]:
         settings = self.settings
         action = self.actor(feature) * batch.mask
-        loss = td3_bc_loss(self.critic.first(feature, action), action, batch.action, batch.mask, settings.alpha)
+        loss = td3_bc_loss(
+            self.critic.first(feature, action), action, batch.action, batch.mask, batch.task, settings.alpha
+        )
         self._actor_optimizer.step(loss)
         self.slow_critic.follow(self.critic, settings.target_rate)
         self.slow_actor.follow(self.actor, settings.target_rate)
         return {"actor_loss": loss.detach()}
 
 
-def td3_bc_loss(value: Tensor, action: Tensor, data_action: Tensor, mask: Tensor, alpha: float) -> Tensor:
+def td3_bc_loss(
+    value: Tensor, action: Tensor, data_action: Tensor, mask: Tensor, task: Tensor, alpha: float
+) -> Tensor:
     """-lambda Q + (pi - a)^2, averaged, with lambda = alpha / mean |Q| taken as a constant (eqs. 3 and 5).
+
+    The mean is that of a row's own task, so that tasks with small values are not all imitation beside those with large.
 
     Args:
         value: of the actor's actions, float ``(N,)``.
         action, data_action: float ``(N, action_dim)``.
         mask: 1 where a dimension is real, float ``(N, action_dim)``; the imitation is averaged over these.
+        task: int64 ``(N,)``.
         alpha: weight of the values.
     """
-    weight = alpha / value.detach().abs().mean()
+    size = value.detach().abs()
+    sums = size.new_zeros(int(task.max()) + 1).index_add(0, task, size)
+    mean = sums / torch.bincount(task)
     imitation = (((action - data_action) * mask) ** 2).sum() / mask.sum()
-    return imitation - weight * value.mean()
+    return imitation - (alpha / mean[task] * value).mean()
 
 
 METHODS = (
@@ -142,7 +151,7 @@ METHODS = (
     ),
     Method(
         name="mt-td3-bc",
-        version=1,
+        version=2,
         family="MT offline RL",
         data_access=DataAccess.LABELLED_MULTITASK,
         observations=("state",),

@@ -26,7 +26,7 @@ class Batch:
         action: float32 ``(N, action_dim)``, zero where padded.
         mask: 1 where a number of the action is real, float32 ``(N, action_dim)``.
         reward: scaled, discounted and summed over ``steps`` agent steps, float32 ``(N,)``.
-        to_go: discounted, scaled rewards from here to the end of the episode, float32 ``(N,)``; -inf until it ends.
+        to_go: discounted, scaled rewards from here on, see ``rewards_to_go``, float32 ``(N,)``; -inf until it ends.
         task: index of the task, int64 ``(N,)``.
     """
 
@@ -184,8 +184,12 @@ class Transitions:
 
 
 def rewards_to_go(reward: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The discounted sum of each reward and all after it: ``(T,)`` to ``(T,)``."""
-    sums, total = [], 0.0
+    """The discounted sum of each reward and all after it, the last one repeated for ever: ``(T,)`` to ``(T,)``.
+
+    Episodes end by time limit and critics look past it. So does Cal-QL's code where rewards are dense (its replay
+    buffer); a sum that stops there is a third of it after 100 agent steps of one reward.
+    """
+    sums, total = [], float(reward[-1]) / (1 - DISCOUNT) if len(reward) else 0.0
     for one in reversed(reward.tolist()):
         total = one + DISCOUNT * total
         sums.append(total)

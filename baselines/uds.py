@@ -27,7 +27,7 @@ class UDS(Comparator):
 
 METHOD = Method(
     name="uds",
-    version=1,
+    version=2,
     family=FAMILY,
     data_access=DataAccess.REWARD_FREE,
     observations=("state", "pixels"),

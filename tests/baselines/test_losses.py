@@ -48,8 +48,11 @@ def test_td3_bc_scales_values_by_their_mean_size() -> None:
     action = torch.tensor([[0.5, 9.0], [0.0, 0.0]])
     data_action = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
     mask = torch.tensor([[1.0, 0.0], [1.0, 1.0]])  # three real numbers: (0.25 + 1 + 0) / 3
-    loss = td3_bc_loss(value, action, data_action, mask, 2.5)
+    loss = td3_bc_loss(value, action, data_action, mask, torch.tensor([4, 4]), 2.5)
     assert float(loss) == pytest.approx(1.25 / 3 - 1.25 * -1.0)
+    # Of two tasks each by its own: lambda is 2.5 / 1 and 2.5 / 3.
+    loss = td3_bc_loss(value, action, data_action, mask, torch.tensor([0, 2]), 2.5)
+    assert float(loss) == pytest.approx(1.25 / 3 - (2.5 * 1.0 + 2.5 / 3 * -3.0) / 2)
 
 
 def test_cloning_counts_real_dimensions_alone() -> None:

@@ -59,16 +59,15 @@ def test_sampled_transitions_are_those_that_were_played(lengths: list[int], step
         assert reward == pytest.approx(plain[key], rel=1e-5)
 
 
-def test_rewards_to_go_are_discounted_and_unknown_in_an_unfinished_episode() -> None:
-    assert rewards_to_go(np.array([1, 2, 4], np.float32)).tolist() == pytest.approx(
-        [1 + 0.99 * 2 + 0.99**2 * 4, 2 + 0.99 * 4, 4]
-    )
+def test_rewards_to_go_are_discounted_for_ever_and_unknown_in_an_unfinished_episode() -> None:
+    # The last reward goes on: 4 / (1 - 0.99) = 400, then 2 + 0.99 * 400 = 398 and 1 + 0.99 * 398.
+    assert rewards_to_go(np.array([1, 2, 4], np.float32)).tolist() == pytest.approx([395.02, 398, 400])
     table = Transitions(STATE, 10)
     play(table, [2])
     assert np.isneginf(table.sample(8, np.random.default_rng(0), "cpu").to_go.numpy()).all()
     play(table, [1])  # the first episode has ended
     known = {round(value, 4) for value in table.sample(64, np.random.default_rng(0), "cpu").to_go.tolist()}
-    assert known == {round(1 + 0.99 * 2, 4), 2.0, -np.inf}
+    assert known == {round(1 + 0.99 * 200, 4), 200.0, -np.inf}
 
 
 def test_rewards_are_scaled_wherever_they_come_from() -> None:
@@ -81,7 +80,7 @@ def test_rewards_are_scaled_wherever_they_come_from() -> None:
     for table in (own, offline):
         batch = table.sample(64, np.random.default_rng(0), "cpu")
         found = set(zip(batch.reward.numpy().round(4).tolist(), batch.to_go.numpy().round(4).tolist(), strict=True))
-        assert {(0.1, 0.298), (0.2, 0.2)} <= {(round(r, 4), round(g, 4)) for r, g in found}
+        assert {(0.1, 19.9), (0.2, 20.0)} <= {(round(r, 4), round(g, 4)) for r, g in found}
 
 
 def test_frames_are_stacked_within_their_episode() -> None:
