@@ -110,9 +110,7 @@ class TD3BC(ModelFreeAgent):
         return {"actor_loss": loss.detach()}
 
 
-def td3_bc_loss(
-    value: Tensor, action: Tensor, data_action: Tensor, mask: Tensor, task: Tensor, alpha: float
-) -> Tensor:
+def td3_bc_loss(value: Tensor, action: Tensor, data_action: Tensor, mask: Tensor, task: Tensor, alpha: float) -> Tensor:
     """-lambda Q + (pi - a)^2, averaged, with lambda = alpha / mean |Q| taken as a constant (eqs. 3 and 5).
 
     The mean is that of a row's own task, so that tasks with small values are not all imitation beside those with large.
