@@ -32,7 +32,7 @@ DISCOUNT = 0.99
 
 Precision = Literal["fp32", "bf16"]
 ObservationKind = Literal["state", "pixels"]
-Stream = Literal["train", "evaluation", "retrieval", "collection", "agent", "validation", "diagnosis"]
+Stream = Literal["train", "evaluation", "retrieval", "collection", "agent", "validation", "diagnosis", "acting"]
 _STREAMS: dict[str, int] = {
     "train": 0,
     "evaluation": 1,
@@ -41,6 +41,7 @@ _STREAMS: dict[str, int] = {
     "agent": 4,
     "validation": 5,
     "diagnosis": 6,
+    "acting": 7,
 }
 
 

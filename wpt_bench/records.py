@@ -133,7 +133,7 @@ class Episode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             at step 0, and part of no score; ``earlier``: one of an earlier task of a sequence, after the run's last.
         task: of which an ``earlier`` episode is; elsewhere empty.
         env_step: environment steps taken when the episode had ended (train) or when it was evaluated.
-        index: of the episode in its stream; evaluation repeats the same indices at every evaluation.
+        index: of the training episode in the run, or of the episode in its evaluation.
         episode_return: undiscounted sum of rewards over environment steps.
         success_any, success_last: 0.0 or 1.0, at any agent step and at the last one.
         length: environment steps of the episode.

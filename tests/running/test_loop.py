@@ -210,6 +210,17 @@ def test_evaluation_episodes_are_the_same_for_every_method_and_differ_from_train
     assert len(set(starts)) == len(starts)
 
 
+def test_no_two_evaluations_of_a_run_have_a_start_in_common(prepared: tuple[Layout, Dataset], tmp_path: Path) -> None:
+    """A policy that never learns would score the same twice from the same start."""
+    layout = _share(prepared, tmp_path)
+    identity = small.identity("sac", None)
+    identity = msgspec.structs.replace(identity, settings=identity.settings | {"updates_per_step": 0.0})
+    execute(identity, layout, None, small.silent)
+    folder = layout.runs / records.digest(identity)
+    rows = [row for row in records.read_episodes(folder) if row.kind == "evaluation"]
+    assert len({row.episode_return for row in rows}) == len(rows) > 2
+
+
 def test_a_done_run_is_not_made_again(prepared: tuple[Layout, Dataset], tmp_path: Path) -> None:
     layout = _share(prepared, tmp_path)
     identity = small.identity("dreamer", None)

@@ -173,7 +173,7 @@ def test_reward_reads_the_objects_in_place():
     np.testing.assert_allclose(inner.window_handle_pos_init, inner._get_pos_objects(), atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["drawer-open", "plate-slide", "assembly"])
+@pytest.mark.parametrize("name", ["drawer-open", "plate-slide", "assembly", "door-open", "faucet-open"])
 def test_scripted_policy_solves_it_without_noise(name):
     simulator = Simulator(name)
     last = [rollout(simulator, TASKS[name], seed, 0.0)["frame_success"][-1] for seed in range(3)]

@@ -1,5 +1,7 @@
 """The guidance schedule, the windows it draws, and the cloned prior."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from wpt.toy import episode
 from wpt_bench.protocol import STATE_PAD
 from wpt_bench.wpt.guidance import ClonedPrior, Window, clone_prior, draw_window, guidance_probability
+from wpt_bench.wpt.parts import padded
 
 
 def test_the_probability_falls_linearly_to_zero() -> None:
@@ -61,6 +64,27 @@ def test_the_prior_learns_the_policy_behind_the_episodes() -> None:
     wanted = torch.tanh(fresh[:, :2] - fresh[:, 2:3])
     error = ((prior(fresh)[:, :2] - wanted) ** 2).sum(-1).mean()
     assert loss < 0.1 and error < 0.15 * (wanted**2).sum(-1).mean()
+
+
+def test_what_acts_is_the_mean_of_the_weights_along_the_way() -> None:
+    """Of two updates, both count half; the losses are of one batch, that of a single pair."""
+    state = np.ones((2, 3), np.float32)
+    pair = episode(state, np.array([[0.0, 0.0], [0.5, -0.5]], np.float32))
+    torch.manual_seed(0)
+    by_hand = ClonedPrior("state", 8, 4)
+    prior = copy.deepcopy(by_hand)
+    clone_prior(prior, [pair], updates=2, batch=4, learning_rate=1e-2, seed=0, progress=lambda fraction, what="": None)
+    adam = torch.optim.Adam(by_hand.parameters(), lr=1e-2, eps=1e-8)
+    seen = torch.zeros(4, STATE_PAD)
+    seen[:, :3] = torch.from_numpy(padded(state[:1], pair.units))[:, :3]
+    visited = []
+    for _ in range(2):
+        adam.zero_grad()
+        ((by_hand(seen)[:, :2] - torch.tensor([0.5, -0.5])) ** 2).sum(-1).mean().backward()
+        adam.step()
+        visited.append([weight.detach().clone() for weight in by_hand.parameters()])
+    for weight, first, second in zip(prior.parameters(), *visited, strict=True):
+        torch.testing.assert_close(weight.detach(), (first + second) / 2)
 
 
 def test_cloning_from_pictures_reduces_the_loss() -> None:

@@ -340,10 +340,9 @@ class _Loop:
         return metrics
 
     def _evaluate(self) -> None:
-        """Episodes in lockstep, the same ones at every evaluation and for every method."""
+        """Episodes in lockstep, other ones at every evaluation, the same for every method."""
         count, seed = len(self.evaluation_envs), self.identity.seed
-        # Noise of the latent samples: a stream of its own for each evaluation, clear of the episodes' indices.
-        carry = self.agent.begin(count, seed=episode_seed(seed, "evaluation", count + self.env_steps), evaluation=True)
+        carry = self.agent.begin(count, seed=episode_seed(seed, "acting", self.env_steps), evaluation=True)
         played = self._play(carry, self.evaluation_envs)
         told: list[dict[str, float]] = [{} for _ in range(count)]
         if isinstance(self.agent, Diagnosed):
@@ -369,17 +368,22 @@ class _Loop:
                 envs = [self.suite.make(task, self.identity.observation) for _ in range(count)]
                 for env in envs:
                     stack.callback(env.close)
-                seed = episode_seed(self.identity.seed, "evaluation", count + self.env_steps)
+                seed = episode_seed(self.identity.seed, "acting", self.env_steps)
                 played = self._play(self.agent.begin(count, seed=seed, evaluation=True), envs)
             self._append_played("earlier", played, [{} for _ in range(count)], name)
 
     def _play(self, carry: Any, envs: Sequence[gym.Env[Any, Any]]) -> _Played:
-        """Evaluation episodes with the actions that follow from a carry."""
+        """Evaluation episodes with the actions that follow from a carry.
+
+        Where things stand at the beginning decides much (a quadruped that lies on its back may never rise): no two
+        evaluations of a run share a start, so that the area under its curve is an average over starts too.
+        """
         count = len(envs)
+        first = count * len(self.replay)
         observations = [
             np.stack(
                 [
-                    env.reset(seed=episode_seed(self.identity.seed, "evaluation", index))[0]
+                    env.reset(seed=episode_seed(self.identity.seed, "evaluation", first + index))[0]
                     for index, env in enumerate(envs)
                 ]
             )

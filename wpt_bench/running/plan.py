@@ -345,6 +345,7 @@ def _identity(selection: Selection, suite: Suite, task: Task, method: Method, se
         | {
             "evaluation_every": grid.evaluation_every,
             "evaluation_episodes": grid.evaluation_episodes,
+            "evaluation_starts": "fresh",  # before, every evaluation of a run had the same
             "warm_up": WARM_UP,
             "discount": DISCOUNT,
             "precision": profile.precision,

@@ -9,7 +9,7 @@ from wpt_bench.wpt.settings import Settings
 
 DREAMER = "Mastering Diverse Domains through World Models, arXiv 2301.04104"
 PAPER = "Generalist World Model Pre-Training for Efficient Reinforcement Learning, arXiv 2502.19544"
-VERSION = 3
+VERSION = 4
 PILOT_EVALUATIONS = 110
 """About ten pilot runs of seed 0 with eleven evaluations each chose the step sizes of ``quick``."""
 SEARCH = {
