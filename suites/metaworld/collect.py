@@ -1,8 +1,8 @@
 """Offline data of Meta-World: its own scripted policies, made better and worse by Gaussian action noise.
 
 Scores count success at an episode's last step, and the policies go on after they have succeeded: that of door-open
-pushes the door past its goal, without noise in every episode. So the hand rests, but for the noise, while the last frame
-was a success, as an agent's would that is rewarded for the same.
+pushes the door past its goal, without noise in every episode. So the hand rests, but for the noise, while the last
+frame was a success, as an agent's would that is rewarded for the same.
 """
 
 from __future__ import annotations
