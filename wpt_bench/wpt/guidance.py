@@ -112,7 +112,7 @@ def clone_prior(
     device = next(prior.parameters()).device
     sample = _pixel_sampler(episodes) if prior.observation == "pixels" else _state_sampler(episodes)
     loss = torch.zeros(())
-    weights = list(prior.parameters())
+    weights: list[Tensor] = list(prior.parameters())
     average = [weight.detach().clone() for weight in weights]
     for update in range(updates):
         observation, action, mask = (torch.from_numpy(array).to(device) for array in sample(batch, rng))
