@@ -64,7 +64,7 @@ def against_table(comparison: Comparison) -> Table:
                 corrected_cell(row.against),
                 corrected_cell(row.auc_against),
                 corrected_cell(row.improvement),
-                *_reach(row.reach),
+                *_reach(row.reach, row.auc_against),
             ),
             row.name,
         )
@@ -107,7 +107,7 @@ def parts_table(comparison: Comparison, parts: Mapping[str, Sequence[Part]], nam
                 Cell(group),
                 Cell(part.method),
                 corrected_cell(part.iqm),
-                *_reach(part.reach),
+                *_reach(part.reach, part.auc_against),
             ),
             part.method,
         )
@@ -152,7 +152,7 @@ def effects_table(comparison: Comparison) -> Table:
         for effect in effects:
             cells = (Cell(effect.name), Cell(what), estimate_cell(effect.estimate), ends_cell(effect.estimate))
             rows.append(Row(cells))
-    numbers = ("change in IQM [95%, rliable]", "[95%, corrected]")
+    numbers = ("change in IQM [95%, percentile]", "[95%, corrected]")
     return Table(
         _name("effects", comparison),
         "Effects of WPT's parts",
@@ -173,7 +173,7 @@ def diagnostics_table(comparison: Comparison) -> Table:
             Cell(one.method),
             _told(told.get("open_loop_ratio")),
             _told(told.get("reward_ratio"), "error {:.3g}", told.get("reward_error")),
-            _told(bias, "{:,.4g} predicted, {:,.4g} realised", *values),
+            _told(bias, "{:,.4g} predicted, {:,.4g} bootstrapped", *values),
             _told(told.get("retrieved_distance")),
             replace(score(prior), note=_filled("return {:.4g}", told.get("prior_return"))),
             _retrieved(one.embodiments, one.scenes),
@@ -354,21 +354,27 @@ def _retrieved(embodiments: Mapping[str, float], scenes: Mapping[str, float], mo
     return Cell(listed(embodiments) or NOTHING, note="" if scenes == embodiments else listed(scenes))
 
 
-def _reach(found: Saving | None) -> tuple[Cell, Cell]:
-    """Environment steps to the final score of scratch, and the share of scratch's own that they save."""
+def _reach(found: Saving | None, areas: Estimate | None) -> tuple[Cell, Cell]:
+    """Environment steps to the final score of scratch, and the share of scratch's own that they save.
+
+    ``areas`` is the difference to scratch in the area under the curve: where it is not separated there is no share, for
+    of two curves that are not apart one is sooner at any level by luck alone.
+    """
     if found is None:
         return Cell(NOTHING), Cell(NOTHING)
-    if not found.other:
-        return Cell("from the start", 0.0), Cell("not measurable", note=f"{SCRATCH} ends no higher than it began")
     note, ends = "", None
     if found.low is not None:
         high = "beyond the budget" if found.high is None else f"{found.high:,.0f}"
         note, ends = f"{found.low:,.0f} to {high}", (found.low, found.high)
-    if found.env_steps is None or found.saved is None:
+    if found.env_steps is None:
         return Cell(BEYOND, None, note), Cell(NOTHING)
+    steps = Cell(f"{found.env_steps:,.0f}" if found.env_steps else "from the start", found.env_steps, note, ends=ends)
+    if found.saved is None:
+        return steps, Cell("not measurable", note=f"{SCRATCH} ends no higher than it began")
+    if areas is None or not areas.excludes_zero:
+        return steps, Cell("not shown", note="areas not separated")
     of = f"of {SCRATCH}'s {found.other:,.0f} {saved_interval(found)}".rstrip()
     shares = None if found.saved_high is None else (found.saved_low, found.saved_high)
-    steps = Cell(f"{found.env_steps:,.0f}", found.env_steps, note, ends=ends)
     return steps, Cell(f"{found.saved:.0%}", found.saved, of, ends=shares)
 
 

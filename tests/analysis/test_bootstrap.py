@@ -16,7 +16,7 @@ from wpt_bench.analysis.aggregate import (
     performance_profile,
     probability_of_improvement,
 )
-from wpt_bench.analysis.bootstrap import counts, interval, iqm, iqm_draws, margin, mean_draws, stretched
+from wpt_bench.analysis.bootstrap import counts, interval, iqm, iqm_draws, margin, mean_draws, stretched, whole
 
 RLIABLE = {
     "iqm": metrics.aggregate_iqm,
@@ -108,14 +108,38 @@ def test_counts_repeat_and_cannot_be_written_over():
         counts(3, 4, 10, 0)[0] = 0
 
 
+@given(st.integers(1, 8), st.integers(1, 5), st.integers(0, 3))
+def test_whole_seeds_come_with_all_their_tasks(seeds, tasks, stream):
+    tables = whole(np.zeros((seeds, tasks)), 30, 0, stream)
+    assert tables.shape == (30, seeds, tasks)
+    assert (tables == counts(seeds, 1, 30, 0, stream)).all()
+
+
 def test_the_correction_by_hand():
-    # Three seeds, 20 tasks: sqrt(3 / 2) times the quantile of t with 40 degrees, 2.0211; draws with a deviation of .1.
+    # Three seeds: sqrt(3 / 2) times the quantile of t with 2 degrees, 4.3027; draws with a deviation of .1.
     draws = np.array([0.4, 0.6] * 50)
-    assert margin(draws, 3, 20) == pytest.approx(0.1 * 1.22474 * 2.02108, rel=1e-4)
-    assert margin(draws, 2, 1) == pytest.approx(0.1 * 1.41421 * 12.7062, rel=1e-4)
-    assert margin(draws, 250, 100) == pytest.approx(0.1 * 1.96, rel=5e-3)
-    wide = stretched(1.0, np.array([0.5, 1.0, 2.0]), 3, 20)
-    assert wide == pytest.approx(1 + 1.22474 * 2.02108 / 1.95996 * np.array([-0.5, 0, 1]), rel=1e-4)
+    assert margin(draws, 3) == pytest.approx(0.1 * 1.22474 * 4.30265, rel=1e-4)
+    assert margin(draws, 2) == pytest.approx(0.1 * 1.41421 * 12.7062, rel=1e-4)
+    assert margin(draws, 250) == pytest.approx(0.1 * 1.97, rel=5e-3)
+    wide = stretched(1.0, np.array([0.5, 1.0, 2.0]), 3)
+    assert wide == pytest.approx(1 + 1.22474 * 4.30265 / 1.95996 * np.array([-0.5, 0, 1]), rel=1e-4)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param(lambda rng, seeds: rng.normal(0, 1, (seeds, 4)), id="tasks vary by themselves"),
+        pytest.param(lambda rng, seeds: np.repeat(rng.normal(0, 1, (seeds, 1)), 4, 1), id="with the seed"),
+        pytest.param(lambda rng, seeds: rng.normal(0, 1, (seeds, 4)) * [0, 0, 0, 1], id="one varies"),
+    ],
+)
+def test_a_corrected_interval_covers_however_the_tasks_of_a_seed_hang_together(world, seeds):
+    """Drawing seeds within tasks, with degrees of freedom of all of them, covers 63 to 87% in the last two."""
+    rng = np.random.default_rng(0)
+    found = [aggregate(world(rng, seeds), ["mean"], resamples=400, seed=trial)["mean"] for trial in range(400)]
+    covered = np.mean([one.corrected_low <= 0 <= one.corrected_high for one in found])
+    assert covered == pytest.approx(0.95, abs=0.035)  # three standard errors
 
 
 def test_a_corrected_interval_of_normal_means_is_students():
@@ -180,15 +204,42 @@ def test_improvement_by_hand():
     assert 0 <= found.corrected_low < found.value < found.corrected_high <= 1
 
 
-def test_a_difference_draws_both_sides_independently():
+def test_an_unpaired_difference_draws_both_sides_independently():
     scores = np.random.default_rng(2).random((4, 5))
     same = difference(scores, scores, "mean", resamples=20_000)
-    assert same.value == 0 and same.low < 0 < same.high  # paired draws would cancel
+    assert same.value == 0 and same.low < 0 < same.high  # paired draws cancel
     # Variances of independent means add up.
     alone = aggregate(scores, ["mean"], resamples=20_000)["mean"]
-    assert same.high - same.low == pytest.approx(np.sqrt(2) * (alone.high - alone.low), rel=0.05)
-    shifted = difference(scores + 0.7, scores, resamples=500)
-    assert shifted.value == pytest.approx(0.7) and shifted.excludes_zero
+    width, of_one = (its.corrected_high - its.corrected_low for its in (same, alone))
+    assert width == pytest.approx(np.sqrt(2) * of_one, rel=0.05)
+    shifted = difference(scores + 1.7, scores, resamples=500)
+    assert shifted.value == pytest.approx(1.7) and shifted.excludes_zero
+
+
+def test_a_paired_difference_is_the_interval_of_the_differences():
+    """What seeds have in common cancels; of a mean, the interval is Student's of the differences by seed."""
+    rng = np.random.default_rng(3)
+    common, others = rng.normal(0, 1, (5, 1)), rng.normal(0, 0.1, (5, 3))
+    scores = others + rng.normal(0.3, 0.1, (5, 3))
+    found = difference(scores + common, others + common, "mean", paired=True, resamples=50_000)
+    gains = (scores - others).mean(axis=1)
+    half = 2.77645 * gains.std(ddof=1) / np.sqrt(5)
+    assert found.value == pytest.approx(gains.mean())
+    assert [found.corrected_low, found.corrected_high] == pytest.approx(
+        [found.value - half, found.value + half], rel=0.02
+    )
+    assert found.excludes_zero and not difference(scores + common, others + common, "mean").excludes_zero
+
+
+def test_only_equally_many_seeds_can_be_paired():
+    with pytest.raises(ValueError, match="same seeds"):
+        difference(np.zeros((3, 2)), np.zeros((2, 2)), paired=True)
+
+
+def test_what_has_no_spread_separates_nothing():
+    """An interval of no width is none: two equal methods that both reach the end of the scale are no rare thing."""
+    found = difference(np.full((2, 1), 0.2), np.zeros((2, 1)), paired=True)
+    assert found.value == pytest.approx(0.2) and found.flat and not found.excludes_zero
 
 
 def test_a_bands_ends_are_those_of_its_points():

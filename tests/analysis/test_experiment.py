@@ -61,7 +61,7 @@ def test_a_missing_run_leaves_its_arm_without_a_figure_and_its_other_tasks_with_
 def test_levels_are_called_separated_by_the_corrected_interval_alone(tmp_path):
     steady = {"walker-stand": [0.5, 0.501, 0.499], "cheetah-run": [0.5, 0.502, 0.498]}
     reference = arm(tmp_path, "quality", "all", steady, reference=True)
-    higher = {task: [score + 0.2 for score in scores] for task, scores in steady.items()}
+    higher = {task: [score + 0.2 for score in reversed(scores)] for task, scores in steady.items()}
     better = arm(tmp_path, "quality", "good", higher, subset={"quality": 1})
     (factor,) = summary(tmp_path, plan(reference, better)).factors
     assert factor.sentence.startswith("Quality: separated from “all”: “good” (higher). IQM of the area")

@@ -31,8 +31,15 @@ def test_one_seed_has_no_interval():
 def test_against_a_reference_without_spread_it_is_the_scaled_mean_with_its_intervals():
     areas = np.random.default_rng(0).random((4, 3))
     found, mean = forward_transfer(areas, np.full((4, 3), 0.2)), aggregate(areas, ["mean"])["mean"]
-    for name in ("value", "low", "high", "corrected_low", "corrected_high"):
+    for name in ("value", "corrected_low", "corrected_high"):
         assert getattr(found, name) == pytest.approx((getattr(mean, name) - 0.2) / 0.8)
+
+
+def test_paired_by_seed_what_both_have_in_common_cancels():
+    common = np.random.default_rng(0).normal(0, 0.1, (5, 1))
+    areas, reference = 0.43 + common + np.array([[0.01, -0.01, 0.02, 0.0, 0.01]]).T, 0.4 + common
+    paired, independent = (forward_transfer(areas, reference, paired=its) for its in (True, False))
+    assert paired.value == independent.value and paired.excludes_zero and not independent.excludes_zero
 
 
 def carried_of(root, kept, scores=((0.5, 0.7), (0.6, 0.6), (0.4, 0.2))):
@@ -56,12 +63,12 @@ def test_transfer_is_against_every_other_arm_and_its_mean_leaves_out_the_first_t
 
 
 def test_forgetting_is_the_score_of_a_tasks_own_run_minus_that_at_the_end_of_the_last(tmp_path):
-    carried, _ = carried_of(tmp_path, {TASKS[0]: [0.3, 0.6], TASKS[1]: [0.7, 0.6]})
+    carried, _ = carried_of(tmp_path, {TASKS[0]: [0.3, 0.6], TASKS[1]: [0.7, 0.5]})
     assert {task: its.value for task, its in carried.forgetting.items()} == pytest.approx(
-        {TASKS[0]: (0.2 + 0.1) / 2, TASKS[1]: -0.05}
+        {TASKS[0]: (0.2 + 0.1) / 2, TASKS[1]: 0.0}
     )
-    assert carried.forgotten.value == pytest.approx(0.05)
-    assert "forgetting +0.050 [" in carried.sentence
+    assert carried.forgotten.value == pytest.approx(0.075)
+    assert "forgetting +0.075 [" in carried.sentence
 
 
 @pytest.mark.parametrize("kept", [None, {TASKS[0]: [0.3, 0.6]}, {TASKS[0]: [0.3, float("nan")], TASKS[1]: [0.1, 0.1]}])

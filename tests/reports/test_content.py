@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 
 import pytest
 from analysis.synthetic import BUDGET, flat, grid, write
@@ -173,17 +174,22 @@ def test_a_method_without_online_steps_says_so_and_has_no_area(tmp_path):
 
 
 def test_what_is_saved_is_held_against_scratchs_own_steps(tmp_path):
-    for seed in range(2):  # scratch passes its final .2 half way to .4, after 2,500 steps; WPT, a quarter up, as well
-        write(tmp_path, "dreamer", "a", seed, {0: [0.0], BUDGET // 2: [0.4], BUDGET: [0.2]})
-        write(tmp_path, "wpt", "a", seed, flat(0.0, 0.8))
-        write(tmp_path, "wpt-no-guidance", "a", seed, flat(0.0, 0.4))
-        write(tmp_path, "wpt-pretrain-only", "a", seed, flat(0.0, 0.1))
-    shown = {row.method: [(cell.text, cell.note) for cell in row.cells[-2:]] for row in made_against(tmp_path)}
+    for seed in range(3):  # scratch passes its final .2 half way to .4, after 2,500 steps; WPT, a quarter up, as well
+        more = 0.004 * (seed - 1)
+        write(tmp_path, "dreamer", "a", seed, {0: [0.0], BUDGET // 2: [0.4 + more], BUDGET: [0.2 + more]})
+        write(tmp_path, "wpt", "a", seed, flat(0.0, 0.8 - more))
+        write(tmp_path, "wpt-no-guidance", "a", seed, flat(0.0, 0.4 - more))
+        write(tmp_path, "wpt-pretrain-only", "a", seed, flat(0.0, 0.1 - more))
+        write(tmp_path, "wpt-rehearsal-only", "a", seed, flat(0.0, 0.5 + 50 * more))
+    shown = {row.method: [cell.text for cell in row.cells[-2:]] for row in made_against(tmp_path)}
     assert shown == {
-        "wpt": [("2,500", "2,500 to 2,500"), ("0%", "of dreamer's 2,500 [0%, 0%]")],
-        "wpt-no-guidance": [("5,000", "5,000 to 5,000"), ("-100%", "of dreamer's 2,500 [-100%, -100%]")],
-        "wpt-pretrain-only": [("not reached", ""), ("—", "")],
+        "wpt": ["2,500", "0%"],
+        "wpt-no-guidance": ["5,000", "-100%"],
+        "wpt-pretrain-only": ["not reached", "—"],
+        "wpt-rehearsal-only": ["4,000", "not shown"],  # its area is .25 as scratch's
     }
+    (steps, saved), *_ = ([cell.note for cell in row.cells[-2:]] for row in made_against(tmp_path))
+    assert re.fullmatch(r"2,\d{3} to 2,\d{3}", steps) and re.fullmatch(r"of dreamer's 2,500 \[-\d+%, \d+%\]", saved)
 
 
 def test_where_scratch_ends_as_it_began_nothing_can_be_saved(tmp_path):
@@ -192,6 +198,14 @@ def test_where_scratch_ends_as_it_began_nothing_can_be_saved(tmp_path):
         write(tmp_path, "wpt", "a", seed, flat(0.0, 0.8))
     (row,) = made_against(tmp_path)
     assert [cell.text for cell in row.cells[-2:]] == ["from the start", "not measurable"]
+
+
+def test_what_never_reaches_scratch_is_not_there_from_the_start(tmp_path):
+    for seed in range(2):
+        write(tmp_path, "dreamer", "a", seed, flat(0.25, 0.13))
+        write(tmp_path, "wpt", "a", seed, flat(0.0))
+    (row,) = made_against(tmp_path)
+    assert [cell.text for cell in row.cells[-2:]] == ["not reached", "—"]
 
 
 def made_against(root):

@@ -1,7 +1,8 @@
-"""Aggregates over tasks and seeds with stratified 95% bootstrap intervals, the same on every call.
+"""Aggregates over tasks and seeds with 95% bootstrap intervals, the same on every call.
 
-Every figure has two intervals: the percentile interval that rliable gives, and the same one corrected for few seeds
-(see ``bootstrap.margin``). What is called separated, and what bands of curves show, is the corrected one.
+Every figure has two intervals: the percentile interval that rliable gives, and a corrected one, for which whole seeds
+are drawn and which allows for how few they are (see ``bootstrap``). What is called separated, and what bands of curves
+show, is the corrected one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from wpt_bench.analysis.bootstrap import (
     margin,
     mean_draws,
     task_mean_draws,
+    whole,
 )
 
 TABLE_RESAMPLES = 50_000
@@ -98,8 +100,8 @@ class Estimate:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the corrected interval lies on one side of zero. Without an interval it does not."""
-        if self.corrected_low is None or self.corrected_high is None:
+        """Whether the corrected interval lies on one side of zero. Without an interval, or its width, it does not."""
+        if self.corrected_low is None or self.corrected_high is None or self.flat:
             return False
         return self.corrected_low > 0 or self.corrected_high < 0
 
@@ -131,7 +133,7 @@ def aggregate(
     Args:
         scores: float64 ``(seeds, tasks)``.
         names: keys of ``METRICS``.
-        resamples: bootstrap resamples; each draws seeds within every task (the strata).
+        resamples: bootstrap resamples, for either interval.
         seed: of the resampling; the same scores and seed give the same interval.
 
     Raises:
@@ -140,11 +142,12 @@ def aggregate(
     check(scores)
     if len(scores) == 1:
         return {name: Estimate(float(METRICS[name].value(scores))) for name in names}
-    drawn = counts(*scores.shape, resamples, seed)
+    within, together = counts(*scores.shape, resamples, seed), whole(scores, resamples, seed)
     found = {}
     for name in names:
-        value, draws = float(METRICS[name].value(scores)), METRICS[name].draws(scores, drawn)
-        found[name] = estimate(value, draws, float(margin(draws, *scores.shape)))
+        metric = METRICS[name]
+        half_width = float(margin(metric.draws(scores, together), len(scores)))
+        found[name] = estimate(float(metric.value(scores)), metric.draws(scores, within), half_width)
     return found
 
 
@@ -160,8 +163,7 @@ def curve_band(
     value = iqm(scores)
     if len(scores) == 1:
         return Band(env_steps, value, None, None)
-    draws = iqm_draws(scores, counts(*scores.shape[:2], resamples, seed))
-    half_width = margin(draws, *scores.shape[:2])
+    half_width = margin(iqm_draws(scores, whole(scores, resamples, seed)), len(scores))
     return Band(env_steps, value, value - half_width, value + half_width)
 
 
@@ -182,36 +184,85 @@ def performance_profile(
     value = above.mean(axis=(0, 1))
     if len(scores) == 1:
         return Band(levels, value, None, None)
-    draws = mean_draws(above, counts(*scores.shape, resamples, seed))
-    half_width = margin(draws, *scores.shape)
+    half_width = margin(mean_draws(above, whole(scores, resamples, seed)), len(scores))
     return Band(levels, value, (value - half_width).clip(0, 1), (value + half_width).clip(0, 1))
 
 
-def difference(
-    scores: Scores, others: Scores, name: str = "iqm", *, resamples: int = TABLE_RESAMPLES, seed: int = 0
-) -> Estimate:
-    """An aggregate of one method minus that of another, whose seeds are drawn independently.
+@dataclass(frozen=True)
+class Sampled:
+    """An aggregate of one method's scores, and of its resamples of whole seeds: something to take differences of.
 
-    Args:
-        scores, others: float64 ``(seeds, tasks)``, of the same tasks.
-        name: key of ``METRICS``.
+    Attributes:
+        value: of the scores.
+        draws: of the resamples, ``(resamples,)``; None for one seed.
+        seeds: how many.
+        stream: of the resampling. What shares one is resampled together, row by row: methods of the same seeds.
+    """
+
+    value: float
+    draws: Draws | None
+    seeds: int
+    stream: int
+
+
+def sampled(
+    scores: Scores, name: str = "iqm", *, resamples: int = TABLE_RESAMPLES, seed: int = 0, stream: int = 0
+) -> Sampled:
+    """Resamples whole seeds of ``scores``, float64 ``(seeds, tasks)``; ``name`` is a key of ``METRICS``.
 
     Raises:
         ValueError: a score is not finite, or there is none.
     """
     check(scores)
-    check(others)
-    metric = METRICS[name]
-    values = [float(metric.value(matrix)) for matrix in (scores, others)]
-    value = values[0] - values[1]
-    if min(len(scores), len(others)) == 1:
-        return Estimate(value)
-    draws = [
-        metric.draws(matrix, counts(*matrix.shape, resamples, seed, stream))
-        for stream, matrix in enumerate((scores, others))
-    ]
-    margins = [margin(of, *matrix.shape) for of, matrix in zip(draws, (scores, others), strict=True)]
-    return estimate(value, draws[0] - draws[1], float(np.hypot(*margins)))
+    value, seeds = float(METRICS[name].value(scores)), len(scores)
+    if seeds == 1:
+        return Sampled(value, None, seeds, stream)
+    return Sampled(value, METRICS[name].draws(scores, whole(scores, resamples, seed, stream)), seeds, stream)
+
+
+def contrast(terms: Sequence[tuple[float, Sampled]]) -> Estimate:
+    """A weighted sum of aggregates. Those of one stream are paired by seed, those of different ones independent.
+
+    Methods of a table begin a seed with the same starts, and most with the same weights and pre-training, so that what
+    they have in common cancels in a difference of the same seeds. Both intervals are of these resamples.
+    """
+    value = float(sum(weight * term.value for weight, term in terms))
+    streams: dict[int, list[tuple[float, Draws]]] = {}
+    seeds = {}
+    for weight, term in terms:
+        if term.draws is None:
+            return Estimate(value)
+        streams.setdefault(term.stream, []).append((weight, term.draws))
+        seeds[term.stream] = term.seeds
+    sums = {stream: np.sum([weight * draws for weight, draws in paired], axis=0) for stream, paired in streams.items()}
+    half_width = float(np.linalg.norm([margin(draws, seeds[stream]) for stream, draws in sums.items()]))
+    return estimate(value, np.sum(list(sums.values()), axis=0), half_width)
+
+
+def difference(
+    scores: Scores,
+    others: Scores,
+    name: str = "iqm",
+    *,
+    paired: bool = False,
+    resamples: int = TABLE_RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """An aggregate of one method minus that of another.
+
+    Args:
+        scores, others: float64 ``(seeds, tasks)``, of the same tasks.
+        name: key of ``METRICS``.
+        paired: whether a row of both is the same seed; without, seeds of both are drawn independently.
+
+    Raises:
+        ValueError: a score is not finite, there is none, or paired ones are not equally many.
+    """
+    if paired and len(scores) != len(others):
+        raise ValueError("paired scores must be of the same seeds")
+    ours = sampled(scores, name, resamples=resamples, seed=seed)
+    theirs = sampled(others, name, resamples=resamples, seed=seed, stream=0 if paired else 1)
+    return contrast([(1.0, ours), (-1.0, theirs)])
 
 
 def probability_of_improvement(
@@ -234,11 +285,14 @@ def probability_of_improvement(
     value = float(wins.mean())
     if min(len(scores), len(others)) == 1:
         return Estimate(value)
-    mine = counts(*scores.shape, resamples, seed)
-    theirs = counts(*others.shape, resamples, seed, 1)
     pairs = wins.shape[0] * wins.shape[1] * wins.shape[2]
-    # Sums over the seeds of one side first: resamples x (other side's seeds x tasks) at most.
-    draws = (np.einsum("rst,sot->rot", mine, wins, optimize=False) * theirs).sum(axis=(1, 2)) / pairs
-    found = estimate(value, draws, max(float(margin(draws, *matrix.shape)) for matrix in (scores, others)))
+
+    def draws(mine: Counts, theirs: Counts) -> Draws:
+        # Sums over the seeds of one side first: resamples x (other side's seeds x tasks) at most.
+        return np.asarray((np.einsum("rst,sot->rot", mine, wins, optimize=False) * theirs).sum(axis=(1, 2)) / pairs)
+
+    within = draws(counts(*scores.shape, resamples, seed), counts(*others.shape, resamples, seed, 1))
+    together = draws(whole(scores, resamples, seed), whole(others, resamples, seed, 1))
+    found = estimate(value, within, float(margin(together, min(len(scores), len(others)))))
     assert found.corrected_low is not None and found.corrected_high is not None
     return replace(found, corrected_low=max(found.corrected_low, 0.0), corrected_high=min(found.corrected_high, 1.0))

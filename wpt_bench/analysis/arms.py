@@ -22,6 +22,11 @@ class ArmTable:
         """Whether its runs take environment steps; True while there is none."""
         return bool(self.table.runs["online"].all())
 
+    @property
+    def seeds(self) -> list[int]:
+        """Rows of its matrices."""
+        return self.table.seeds(self.arm.method)
+
     def matrix(self, column: str = "score", tasks: Sequence[str] | None = None) -> Scores | None:
         """A column of ``RunTable.runs``, float64 ``(seeds, tasks)``; None if a run or its value is missing."""
         try:

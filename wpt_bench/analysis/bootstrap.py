@@ -1,9 +1,14 @@
-"""The stratified bootstrap, vectorised: seeds are drawn with replacement within every task.
+"""Two bootstraps over seeds, vectorised: rliable's, which draws within every task, and one that draws whole seeds.
 
-The same scheme as rliable's ``StratifiedBootstrap`` (Agarwal et al. 2021, section 4.1), which draws from numpy's global
-generator whatever seed it is given and calls a Python function for every resample. Here a resample is a table of
-counts, how often it holds each run. Counts depend on the number of seeds and tasks and on the seed of the resampling
-alone, so they are drawn once for all methods of a shape, and statistics of all resamples are a few array operations.
+``counts`` is the scheme of rliable's ``StratifiedBootstrap`` (Agarwal et al. 2021, section 4.1), which draws from
+numpy's global generator whatever seed it is given and calls a Python function for every resample. Here a resample is a
+table of counts, how often it holds each run. Counts depend on the number of seeds and tasks and on the seed of the
+resampling alone, so they are drawn once for all methods of a shape, and statistics of all resamples are a few array
+operations.
+
+That scheme takes a seed's runs on several tasks for independent. They need not be: they begin with the same weights and
+the same starts, those of a multi-task method are one network, and a pre-training per seed is behind all of them. So
+``whole`` draws seeds with all their tasks, and corrected intervals rest on it: the seed is what was repeated.
 
 Percentile intervals of few seeds are too narrow: a resample of n seeds varies by (n - 1) / n of what samples vary.
 ``margin`` makes up for it.
@@ -43,6 +48,15 @@ def counts(seeds: int, tasks: int, resamples: int, seed: int, stream: int = 0) -
             np.sum(drawn == run, axis=1, dtype=np.uint8, out=part[:, run])
     found.flags.writeable = False
     return found
+
+
+def whole(scores: NDArray[np.float64], resamples: int, seed: int, stream: int = 0) -> Counts:
+    """As ``counts`` for ``scores``, ``(seeds, tasks, ...)``, but all tasks of a resample hold a seed equally often.
+
+    Methods of the same seeds are drawn together in one stream, those of other seeds in another.
+    """
+    seeds, tasks = scores.shape[:2]
+    return np.broadcast_to(counts(seeds, 1, resamples, seed, stream), (resamples, seeds, tasks))
 
 
 def iqm(scores: Scores) -> NDArray[np.float64]:
@@ -98,28 +112,29 @@ def task_mean_draws(scores: Scores, drawn: Counts) -> Draws:
     return np.einsum("rst,st->rt", drawn, scores, optimize=False) / len(scores)
 
 
-def margin(draws: Draws, seeds: int, tasks: int) -> NDArray[np.float64]:
-    """Half the width of the corrected 95% interval of a figure, from its resamples: ``(resamples, ...)`` to ``(...)``.
+def margin(draws: Draws, seeds: int) -> NDArray[np.float64]:
+    """Half the width of the corrected 95% interval of a figure, from resamples of whole seeds: ``(...)`` of
+    ``(resamples, ...)``.
 
     The standard deviation of the resamples, times ``sqrt(n / (n - 1))``, which undoes the bootstrap's bias of the
-    variance within each stratum, times the quantile of Student's t with ``tasks * (n - 1)`` degrees of freedom, which
-    allows for that variance being estimated. Exact for the mean of normal scores of equal variance, else an
-    approximation, whose coverage ``resolution.simulate`` measures. Being symmetric it does not depend on which few
-    values a handful of seeds can take, as percentiles do.
+    variance, times the quantile of Student's t with ``n - 1`` degrees of freedom, which allows for that variance being
+    estimated. Exact for the mean over tasks of scores whose means by seed are normal, however the tasks of a seed hang
+    together and whichever of them vary, else an approximation, whose coverage ``resolution.simulate`` measures. Being
+    symmetric it does not depend on which few values a handful of seeds can take, as percentiles do.
     """
-    return _t(seeds, tasks) * np.sqrt(seeds / (seeds - 1)) * draws.std(axis=0)
+    return _t(seeds) * np.sqrt(seeds / (seeds - 1)) * draws.std(axis=0)
 
 
-def stretched(value: NDArray[np.float64] | float, draws: Draws, seeds: int, tasks: int) -> Draws:
+def stretched(value: NDArray[np.float64] | float, draws: Draws, seeds: int) -> Draws:
     """Draws whose deviations from ``value`` are as much larger as ``margin`` is than that of a normal interval.
 
     For what is no smooth function of the draws, such as the step at which a curve reaches a level.
     """
-    return value + _t(seeds, tasks) / ndtri(TAIL) * np.sqrt(seeds / (seeds - 1)) * (draws - value)
+    return value + _t(seeds) / ndtri(TAIL) * np.sqrt(seeds / (seeds - 1)) * (draws - value)
 
 
-def _t(seeds: int, tasks: int) -> float:
-    return float(stdtrit(tasks * (seeds - 1), TAIL))
+def _t(seeds: int) -> float:
+    return float(stdtrit(seeds - 1, TAIL))
 
 
 def interval(draws: Draws) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -169,6 +169,7 @@ class _Effort:
         scratch = self._matrix(SCRATCH, "score")[0] if method != SCRATCH else None
         areas = self._matrix(method, "auc")[0] if matrix is not None and online else None
         scratch_areas = self._matrix(SCRATCH, "auc")[0] if areas is not None and scratch is not None else None
+        paired = self._paired(method)
         curve: Band | None = None
         costs: tuple[Cost, ...] = ()
         final: Saving | None = None
@@ -181,11 +182,11 @@ class _Effort:
             costs = tuple(_cost(one, steps, spent) for one in reached)
             if scratch is not None:
                 its = curve_array(table, SCRATCH)
-                final = reach_final(steps, scores, *its, resamples=self.curve_resamples)
+                final = reach_final(steps, scores, *its, paired=paired, resamples=self.curve_resamples)
         against = improvement = None
         seconds = runs["wall_clock"]
         if matrix is not None and scratch is not None:
-            against = difference(matrix, scratch, resamples=self.resamples)
+            against = difference(matrix, scratch, paired=paired, resamples=self.resamples)
             improvement = probability_of_improvement(matrix, scratch, resamples=self.curve_resamples)
         return MethodSummary(
             name=method,
@@ -204,7 +205,7 @@ class _Effort:
             against=against,
             auc_against=None
             if areas is None or scratch_areas is None
-            else difference(areas, scratch_areas, resamples=self.resamples),
+            else difference(areas, scratch_areas, paired=paired, resamples=self.resamples),
             improvement=improvement,
             reach=final,
             costs=costs,
@@ -224,22 +225,30 @@ class _Effort:
         found = []
         for method in methods:
             matrix = score_matrix(table, method, tasks=tasks)
+            paired = self._paired(method)
             iqm = aggregate(matrix, ["iqm"], resamples=self.resamples)["iqm"]
-            curve = reached = against = None
+            curve = reached = against = auc_against = None
             if scratch is not None and method != SCRATCH:
-                against = difference(matrix, scratch, resamples=self.resamples)
+                against = difference(matrix, scratch, paired=paired, resamples=self.resamples)
             if bool(table.runs[table.runs["method"] == method]["online"].iloc[0]):
                 steps, scores = curve_array(table, method, tasks=tasks)
                 curve = curve_band(steps, scores, resamples=self.curve_resamples)
                 if scratch is not None and method != SCRATCH:
                     its = curve_array(table, SCRATCH, tasks=tasks)
-                    reached = reach_final(steps, scores, *its, resamples=self.curve_resamples)
-            found.append(Part(method, iqm, against, curve, reached))
+                    reached = reach_final(steps, scores, *its, paired=paired, resamples=self.curve_resamples)
+                    areas = (score_matrix(table, name, "auc", tasks) for name in (method, SCRATCH))
+                    auc_against = difference(*areas, paired=paired, resamples=self.resamples)
+            found.append(Part(method, iqm, against, auc_against, curve, reached))
         return tuple(found)
 
     def ablation(self, methods: Sequence[str], column: str) -> Factorial:
         matrices = {method: score_matrix(self.table, method, column) for method in methods}
-        return factorial(matrices, resamples=self.resamples)
+        seeds = {method: tuple(self.table.seeds(method)) for method in methods}
+        return factorial(matrices, seeds, resamples=self.resamples)
+
+    def _paired(self, method: str) -> bool:
+        """Whether a method has the seeds of scratch."""
+        return self.table.seeds(method) == self.table.seeds(SCRATCH)
 
     def _matrix(self, method: str, column: str) -> tuple[Scores | None, str | None]:
         """A method's matrix, or why it has none."""

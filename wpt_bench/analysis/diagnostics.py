@@ -28,8 +28,10 @@ READING = {
     "reward error vs mean": "Absolute error of the predicted reward per agent step, as a share of that of always "
     "saying the episode's mean; the error itself stands below. Near or above 1, the actor strives for what is not "
     "rewarded.",
-    "value bias": "The critic's prediction minus the discounted return that followed, mean along evaluation episodes; "
-    "both stand below. Far above 0 the critic hopes for too much, far below 0 it does not know yet what is earned.",
+    "value bias": "The critic's prediction minus the discounted rewards that followed up to the time limit and the "
+    "critic's own value there (bootstrapped), mean along evaluation episodes; both stand below. Far above 0 the critic "
+    "hopes for too much, far below 0 it does not know yet what is earned. That last value hides part of what is wrong "
+    "everywhere: of a constant bias 37% are seen in the 100 agent steps of Meta-World, 80% in the 500 of DMControl.",
     "distance to retrieved": "Distance of a state of evaluation episodes to the nearest one of the retrieved episodes, "
     "as a share of the same between retrieved episodes. Near 1 they show what the agent meets; far above 1 rehearsal "
     "and guidance are about something else.",
@@ -37,7 +39,8 @@ READING = {
     "what guidance has to show. Hold it against the task's untrained level; what a final score has above it was "
     "learned online.",
     "retrieved from": "Bodies that recorded the retrieved episodes, mean share over seeds; and scenes, where those are "
-    "others. What is of another body or scene than the task's rehearses something else.",
+    "others. What is of another body or scene than the task's rehearses something else. From states only episodes with "
+    "the task's own observations can be retrieved: then the body is right by construction, of random ones too.",
 }
 """How to read each column of the report's table."""
 

@@ -1,7 +1,7 @@
 """What came out of an experiment: for every factor its arms, each against the factor's reference level, and a sentence.
 
-Levels are held against each other as methods are (``aggregate.difference``): paired by nothing, seeds drawn
-independently. An arm with a missing run has no figure over its tasks; on tasks where it is whole it has those of them.
+Levels are held against each other as methods are (``aggregate.difference``): paired by seed where both have the same
+ones. An arm with a missing run has no figure over its tasks; on tasks where it is whole it has those of them.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ class _Effort:
             reference=arm.reference,
             method=arm.method,
             online=one.online,
-            seeds=len(table.seeds(arm.method)),
+            seeds=len(one.seeds),
             done=len(table.runs),
             expected=len(table.cells),
             overall=self._figures(one, reference),
@@ -236,7 +236,8 @@ class _Effort:
             if ours is None or theirs is None:
                 against.append(None)
             else:
-                against.append(difference(ours, theirs, resamples=self.resamples))
+                paired = reference is not None and one.seeds == reference.seeds
+                against.append(difference(ours, theirs, paired=paired, resamples=self.resamples))
         return Figures(*found, *against)
 
     def _parts(self, arms: Sequence[ArmTable]) -> Comparison | None:

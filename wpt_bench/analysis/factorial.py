@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wpt_bench.analysis.aggregate import METRICS, TABLE_RESAMPLES, Estimate, estimate
-from wpt_bench.analysis.bootstrap import Scores, check, counts, margin
+from wpt_bench.analysis.aggregate import TABLE_RESAMPLES, Estimate, contrast, sampled
+from wpt_bench.analysis.bootstrap import Scores
 
 Arm = tuple[bool, bool, bool]
 PARTS = ("pre-training", "rehearsal", "guidance")
@@ -66,33 +66,29 @@ class Factorial:
 
 
 def factorial(
-    scores: Mapping[str, Scores], name: str = "iqm", *, resamples: int = TABLE_RESAMPLES, seed: int = 0
+    scores: Mapping[str, Scores],
+    seeds: Mapping[str, tuple[int, ...]],
+    name: str = "iqm",
+    *,
+    resamples: int = TABLE_RESAMPLES,
+    seed: int = 0,
 ) -> Factorial:
     """Effects on one aggregate.
 
     Args:
         scores: float64 ``(seeds, tasks)`` by method, of complete methods; others than the arms are ignored.
+        seeds: which seed each row is, by method. Arms of the same seeds are paired by them.
         name: key of ``METRICS``.
     """
-    arms = {method: matrix for method, matrix in scores.items() if method in ARMS or method == RANDOM_REPLAY}
-    values, draws, margins = {}, {}, {}
-    for stream, method in enumerate((*ARMS, RANDOM_REPLAY)):
-        if (matrix := arms.get(method)) is None:
-            continue
-        check(matrix)
-        values[method] = float(METRICS[name].value(matrix))
-        if len(matrix) > 1:
-            # A stream of its own for each arm: their seeds have nothing to do with each other.
-            draws[method] = METRICS[name].draws(matrix, counts(*matrix.shape, resamples, seed, stream))
-            margins[method] = float(margin(draws[method], *matrix.shape))
+    arms = {method: scores[method] for method in (*ARMS, RANDOM_REPLAY) if method in scores}
+    streams = {its: stream for stream, its in enumerate(dict.fromkeys(seeds[method] for method in arms))}
+    values = {
+        method: sampled(matrix, name, resamples=resamples, seed=seed, stream=streams[seeds[method]])
+        for method, matrix in arms.items()
+    }
 
     def effect(label: str, weights: Mapping[str, float]) -> Effect:
-        value = float(sum(weight * values[method] for method, weight in weights.items()))
-        if not all(method in draws for method in weights):
-            return Effect(label, Estimate(value), tuple(weights))
-        drawn = np.sum([weight * draws[method] for method, weight in weights.items()], axis=0)
-        half_width = float(np.linalg.norm([weight * margins[method] for method, weight in weights.items()]))
-        return Effect(label, estimate(value, drawn, half_width), tuple(weights))
+        return Effect(label, contrast([(weight, values[method]) for method, weight in weights.items()]), tuple(weights))
 
     missing = tuple(method for method in ARMS if method not in values)
     contrasts = [] if missing else [parts for size in (1, 2, 3) for parts in itertools.combinations(range(3), size)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from wpt_bench.analysis.aggregate import NOT_SEPARATED, ONE_SEED, Estimate, three
+from wpt_bench.analysis.aggregate import NO_SPREAD, NOT_SEPARATED, ONE_SEED, Estimate, three
 from wpt_bench.analysis.factorial import PARTS, Factorial
 from wpt_bench.analysis.published import held_against_published
 from wpt_bench.analysis.reach import Saving
@@ -47,9 +47,9 @@ def glance(rows: Sequence[MethodSummary], embodiments: Mapping[str, Sequence[Par
     """Where WPT saves online experience, at what cost, and which of its parts does it, as far as it is known."""
     said = []
     parts = {name: part for name, all_of in embodiments.items() for part in all_of if part.method == WPT}
-    against = {name: part.against for name, part in parts.items() if part.against is not None}
+    against = {name: part.auc_against for name, part in parts.items() if part.auc_against is not None}
     if against:
-        said.append(f"Where: final IQM of {WPT} minus {SCRATCH}'s, by embodiment: {_each(against)}.")
+        said.append(f"Where: area under the curve of {WPT} minus {SCRATCH}'s, by embodiment: {_each(against)}.")
     by_name = {row.name: row for row in rows}
     wpt, scratch = by_name.get(WPT), by_name.get(SCRATCH)
     if wpt and scratch and wpt.wall_clock_range and scratch.wall_clock_range:
@@ -121,10 +121,12 @@ def _against(row: MethodSummary, scratch: MethodSummary) -> str:
     if row.against is None or row.against.corrected_low is None:
         return f"{figures}: {NOT_SEPARATED} ({ONE_SEED})."
     figures += f", difference {_signed(row.against)}"
-    verdict = NOT_SEPARATED
+    verdict = f"not decided ({NO_SPREAD}, which is no interval)" if row.against.flat else NOT_SEPARATED
     if row.against.excludes_zero:
         verdict = f"separated, {row.name} is {'higher' if row.against.value > 0 else 'lower'}"
-    return f"{figures}: {verdict}{f'; {_reached(row.reach)}' if row.reach else ''}."
+    # Of two curves that are not apart, one is sooner at any level by luck alone.
+    apart = row.auc_against is not None and row.auc_against.excludes_zero
+    return f"{figures}: {verdict}{f'; {_reached(row.reach)}' if row.reach and apart else ''}."
 
 
 def _corrected(row: MethodSummary) -> str:

@@ -3,8 +3,8 @@
 Declared cells follow from the grants that methods ask for. A measured cell is a tick only if the corrected 95%
 interval of the effect that stands for the property lies above zero; where runs cannot show it, whatever they do, the
 cell is not measured. The effects are the same for every table, and printed below it (``EFFECTS``). A family's methods
-are pooled: every method on every task is a stratum, all strata weigh the same, and the bootstrap draws seeds within
-each. WPT with parts switched off is not WPT, and in no pool.
+are pooled: every method on every task weighs the same, and the bootstrap draws whole seeds, with all that was run with
+them on either side of an effect. WPT with parts switched off is not WPT, and in no pool.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wpt_bench.analysis.aggregate import ONE_SEED, Estimate, estimate
 from wpt_bench.analysis.arms import ArmTable
 from wpt_bench.analysis.bootstrap import margin
 from wpt_bench.analysis.factorial import ARMS, RANDOM_REPLAY
-from wpt_bench.analysis.scores import SCRATCH, UNGRANTED, RunTable
+from wpt_bench.analysis.scores import SCRATCH, UNGRANTED, RunTable, score_matrix
 
 FAMILIES = (
     *("Offline RL", "Off2On RL", "RLPD", "MT IL", "MT offline RL", "WPT"),
@@ -79,8 +79,8 @@ EFFECTS = {
 
 POOLING = (
     "A tick: the corrected 95% interval of the effect lies above zero; a cross: it was measured and does not, which "
-    "does not show the opposite. A family's methods are pooled: each method on each task is a stratum of the "
-    "bootstrap, all strata weigh the same. WPT with parts switched off, and its control, are in no pool. Only methods "
+    "does not show the opposite. A family's methods are pooled: each method on each task weighs the same, and a seed "
+    "is drawn with all of its runs. WPT with parts switched off, and its control, are in no pool. Only methods "
     "with every expected run and two or more seeds count."
 )
 """How a family of several methods gets one cell."""
@@ -223,39 +223,58 @@ class _NotMeasured(Exception):
 
 
 @dataclass(frozen=True)
+class _Stratum:
+    """One method on one task: a figure of each run, float64 ``(seeds,)``, and which seeds they are."""
+
+    values: NDArray[np.float64]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Statistic:
+    """Of a stratum: its value, and that of each resample, ``(resamples, seeds)`` to ``(resamples,)``."""
+
+    value: Callable[[NDArray[np.float64]], float]
+    draws: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+
+
+def _spreads(values: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Resampled standard deviations, scaled so that their mean is the sample's own.
+
+    Seeds drawn twice make a resample less spread than its sample, the more so the fewer there are; without the scale a
+    family with few seeds would look steadier than one with many.
+    """
+    draws = drawn.std(axis=1, ddof=1)
+    return np.asarray(draws * (values.std(ddof=1) / (draws.mean() or 1.0)))
+
+
+_MEAN = _Statistic(lambda values: float(values.mean()), lambda values, drawn: np.asarray(drawn.mean(axis=1)))
+_SPREAD = _Statistic(lambda values: float(values.std(ddof=1)), _spreads)
+
+
+@dataclass(frozen=True)
 class _Bootstrap:
-    """Draws seeds within strata; every draw of the same strata is the same."""
+    """Draws whole seeds; those of equal sets are the same ones, and drawn together."""
 
     resamples: int
     seed: int
 
-    def means(self, strata: Sequence[NDArray[np.float64]], stream: int = 0) -> NDArray[np.float64]:
-        """Mean over strata of their resampled means, ``(resamples,)``; a stratum is float64 ``(seeds,)``."""
-        rng = np.random.default_rng([self.seed, stream])
-        return np.mean([_drawn(values, self.resamples, rng).mean(axis=1) for values in strata], axis=0)
+    def effect(self, terms: Iterable[tuple[float, Sequence[_Stratum]]], of: _Statistic = _MEAN) -> Estimate:
+        """A weighted sum of means over strata. Sets of seeds are independent, each corrected for its own number."""
+        value, draws = 0.0, dict[tuple[int, ...], NDArray[np.float64]]()
+        for weight, strata in terms:
+            for one in strata:
+                share = weight / len(strata)
+                value += share * of.value(one.values)
+                drawn = of.draws(one.values, one.values[self._places(one.seeds)])
+                draws[one.seeds] = draws.get(one.seeds, 0.0) + share * drawn
+        half_width = float(np.linalg.norm([margin(its, len(seeds)) for seeds, its in draws.items()]))
+        return estimate(value, np.sum(list(draws.values()), axis=0), half_width)
 
-    def spreads(self, strata: Sequence[NDArray[np.float64]], stream: int = 0) -> NDArray[np.float64]:
-        """Mean over strata of their resampled standard deviations, ``(resamples,)``.
-
-        Seeds drawn twice make a resample less spread than its sample, the more so the fewer there are. Each stratum's
-        draws are therefore scaled so that their mean is the sample's own standard deviation; otherwise a family with
-        few seeds would look steadier than one with many.
-        """
-        rng = np.random.default_rng([self.seed, stream])
-        drawn = [_drawn(values, self.resamples, rng).std(axis=1, ddof=1) for values in strata]
-        scales = [values.std(ddof=1) / (draws.mean() or 1.0) for values, draws in zip(strata, drawn, strict=True)]
-        return np.mean([scale * draws for scale, draws in zip(scales, drawn, strict=True)], axis=0)
-
-
-def _drawn(values: NDArray[np.float64], resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draws with replacement, ``(resamples, seeds)``."""
-    return values[rng.integers(len(values), size=(resamples, len(values)))]
-
-
-def _estimate(value: float, draws: NDArray[np.float64], strata: Sequence[NDArray[np.float64]]) -> Estimate:
-    """An estimate of a figure of ``strata``; the stratum with fewest seeds says how much its interval is corrected."""
-    seeds = min(len(values) for values in strata)
-    return estimate(value, draws, float(margin(draws, seeds, len(strata))))
+    def _places(self, seeds: tuple[int, ...]) -> NDArray[np.int64]:
+        """Which seeds every resample holds, with replacement: ``(resamples, seeds)``."""
+        rng = np.random.default_rng([self.seed, *seeds])
+        return rng.integers(len(seeds), size=(self.resamples, len(seeds)))
 
 
 def _measured(
@@ -292,7 +311,8 @@ def _reward_free(table: RunTable, family: str, own: Sequence[str], bootstrap: _B
         raise _NotMeasured("its methods are granted rewards, and no run withheld them")
     chosen = _complete(table, withheld)
     # Every method has every task, so that of scratch the mean over tasks is that over strata.
-    effect = _above(_strata(table, chosen, "score"), _strata(table, _complete(table, [SCRATCH]), "score"), bootstrap)
+    scratch = _strata(table, _complete(table, [SCRATCH]), "score")
+    effect = bootstrap.effect([(1.0, _strata(table, chosen, "score")), (-1.0, scratch)])
     return Cell(_verdict(effect), effect, methods=chosen)
 
 
@@ -302,31 +322,26 @@ def _improvement(table: RunTable, family: str, own: Sequence[str], bootstrap: _B
         return Cell("no", methods=tuple(own), why="no environment steps, by construction")
     chosen = _complete(table, online)
     scores, starts = _strata(table, chosen, "score"), _strata(table, chosen, "start")
-    gains = [score - start for score, start in zip(scores, starts, strict=True)]
-    if not any(gain.any() for gain in gains):
+    if not any((score.values != start.values).any() for score, start in zip(scores, starts, strict=True)):
         raise _NotMeasured("every run ends with the score that it began with")
-    effect = _estimate(_mean_of_means(gains), bootstrap.means(gains), gains)
+    effect = bootstrap.effect([(1.0, scores), (-1.0, starts)])
     return Cell(_verdict(effect), effect, methods=chosen)
 
 
 def _stability(table: RunTable, family: str, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:
     chosen = _complete(table, own)
     scores = _strata(table, chosen, "score")
-    figures = {"spread": _mean_spread(scores)} | _drawdown(table, chosen)
+    figures = {"spread": float(np.mean([_SPREAD.value(one.values) for one in scores]))} | _drawdown(table, chosen)
     if SCRATCH in own:
         return Cell("not applicable", None, figures, chosen, f"the others are held against {SCRATCH}")
     try:
         scratch = _strata(table, _complete(table, [SCRATCH]), "score")
     except _NotMeasured as error:
         return Cell("not measured", None, figures, chosen, f"nothing to hold it against: {error}")
-    if not any(np.ptp(values) for values in scratch):
+    if not any(np.ptp(one.values) for one in scratch):
         why = f"all runs of {SCRATCH} score the same on every task, and nothing can be steadier than that"
         return Cell("not measured", None, figures, chosen, why)
-    effect = _estimate(
-        _mean_spread(scratch) - figures["spread"],
-        bootstrap.spreads(scratch, stream=1) - bootstrap.spreads(scores),
-        [*scratch, *scores],
-    )
+    effect = bootstrap.effect([(1.0, scratch), (-1.0, scores)], _SPREAD)
     return Cell(_verdict(effect), effect, figures, chosen)
 
 
@@ -341,30 +356,16 @@ def _non_expert(table: RunTable, arms: Mapping[str, Sequence[ArmTable]], bootstr
     if {one.table.budget for one in worst} != {table.budget} or not set(tasks) <= set(table.tasks):
         raise _NotMeasured(f"no run of {SCRATCH} on the same tasks with the same budget")
     scratch = _strata(table, _complete(table, [SCRATCH]), "score", tasks)
-    effect = _above(scores, scratch, bootstrap)
+    effect = bootstrap.effect([(1.0, scores), (-1.0, scratch)])
     figures = {"slope": _slope(levels, bootstrap)} if len(levels) > 1 else None
     return Cell(_verdict(effect), effect, figures, tuple(one.arm.method for one in worst))
-
-
-def _above(
-    scores: Sequence[NDArray[np.float64]], others: Sequence[NDArray[np.float64]], bootstrap: _Bootstrap
-) -> Estimate:
-    """Mean score minus that of others, whose seeds are drawn as well."""
-    value = _mean_of_means(scores) - _mean_of_means(others)
-    return _estimate(value, bootstrap.means(scores) - bootstrap.means(others, stream=1), scores)
 
 
 def _slope(levels: Mapping[float, Sequence[ArmTable]], bootstrap: _Bootstrap) -> Estimate:
     """Of a straight line through the mean scores at the levels, by least squares: a weighted sum of those means."""
     places = np.array(sorted(levels))
     weights = (places - places.mean()) / ((places - places.mean()) ** 2).sum()
-    strata = [_arm_strata(levels[place]) for place in places]
-    value = sum(weight * _mean_of_means(its) for weight, its in zip(weights, strata, strict=True))
-    drawn = [
-        weight * bootstrap.means(its, stream) for stream, (weight, its) in enumerate(zip(weights, strata, strict=True))
-    ]
-    # The degrees of freedom of a single level: the outer levels weigh most, and this errs on the wide side.
-    return _estimate(float(value), np.sum(drawn, axis=0), min(strata, key=len))
+    return bootstrap.effect((weight, _arm_strata(levels[place])) for weight, place in zip(weights, places, strict=True))
 
 
 def _cross_embodiment(arms: Mapping[str, Sequence[ArmTable]], bootstrap: _Bootstrap) -> Cell:
@@ -372,11 +373,7 @@ def _cross_embodiment(arms: Mapping[str, Sequence[ArmTable]], bootstrap: _Bootst
     if len(levels) < 2:
         raise _NotMeasured("all runs learned from one data set, with the same bodies")
     everything, own = (_arm_strata(levels[end]) for end in (max(levels), min(levels)))
-    effect = _estimate(
-        _mean_of_means(everything) - _mean_of_means(own),
-        bootstrap.means(everything) - bootstrap.means(own, stream=1),
-        [*everything, *own],
-    )
+    effect = bootstrap.effect([(1.0, everything), (-1.0, own)])
     return Cell(_verdict(effect), effect, methods=tuple(one.arm.method for one in levels[max(levels)]))
 
 
@@ -388,15 +385,14 @@ def _by_value(arms: Iterable[ArmTable]) -> dict[float, list[ArmTable]]:
     return levels
 
 
-def _arm_strata(arms: Sequence[ArmTable]) -> list[NDArray[np.float64]]:
-    """One array ``(seeds,)`` per method and task of the arms of a level."""
-    matrices = [one.matrix() for one in arms]
-    whole = [matrix for matrix in matrices if matrix is not None]
-    if len(whole) < len(matrices):
+def _arm_strata(arms: Sequence[ArmTable]) -> list[_Stratum]:
+    """One for every method and task of the arms of a level."""
+    matrices = [(matrix, tuple(one.seeds)) for one in arms if (matrix := one.matrix()) is not None]
+    if len(matrices) < len(arms):
         raise _NotMeasured(f"runs of the experiment data are missing, of {arms[0].arm.factor} {arms[0].arm.level}")
-    if any(len(matrix) < 2 for matrix in whole):
+    if any(len(seeds) < 2 for _, seeds in matrices):
         raise _NotMeasured(ONE_SEED)
-    return [column for matrix in whole for column in matrix.T]
+    return [_Stratum(column, seeds) for matrix, seeds in matrices for column in matrix.T]
 
 
 _Measure = Callable[[RunTable, str, Sequence[str], _Bootstrap], Cell]
@@ -430,21 +426,13 @@ def _complete(table: RunTable, methods: Sequence[str]) -> tuple[str, ...]:
     return several
 
 
-def _strata(
-    table: RunTable, methods: Sequence[str], column: str, tasks: Sequence[str] | None = None
-) -> list[NDArray[np.float64]]:
-    """One array ``(seeds,)`` per method and task (all of the table's without), in a fixed order, seeds rising."""
-    runs = table.runs.sort_values(["method", "task", "seed"])
-    grouped = dict(iter(runs.groupby(["method", "task"])[column]))
-    return [grouped[method, task].to_numpy(dtype=np.float64) for method in methods for task in tasks or table.tasks]
-
-
-def _mean_of_means(strata: Sequence[NDArray[np.float64]]) -> float:
-    return float(np.mean([values.mean() for values in strata]))
-
-
-def _mean_spread(strata: Sequence[NDArray[np.float64]]) -> float:
-    return float(np.mean([values.std(ddof=1) for values in strata]))
+def _strata(table: RunTable, methods: Sequence[str], column: str, tasks: Sequence[str] | None = None) -> list[_Stratum]:
+    """One for every method and task (all of the table's without), in a fixed order."""
+    return [
+        _Stratum(its, tuple(table.seeds(method)))
+        for method in methods
+        for its in score_matrix(table, method, column, tasks).T
+    ]
 
 
 def _drawdown(table: RunTable, methods: Sequence[str]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wpt_bench.analysis.aggregate import CURVE_RESAMPLES
-from wpt_bench.analysis.bootstrap import CONFIDENCE, check, counts, iqm, iqm_draws, stretched
+from wpt_bench.analysis.bootstrap import CONFIDENCE, check, iqm, iqm_draws, stretched, whole
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ def reach_final(
     other_steps: NDArray[np.int64],
     others: NDArray[np.float64],
     *,
+    paired: bool = False,
     resamples: int = CURVE_RESAMPLES,
     seed: int = 0,
 ) -> Saving:
@@ -107,6 +108,7 @@ def reach_final(
     Args:
         env_steps, scores: of the evaluations of the first, ``(points,)``, float64 ``(seeds, tasks, points)``.
         other_steps, others: of the other, the same.
+        paired: whether a row of both is the same seed; without, seeds of both are drawn independently.
     """
     check(scores)
     check(others)
@@ -117,7 +119,7 @@ def reach_final(
     saved = None if steps is None or not other else 1 - steps / other
     if min(len(scores), len(others)) == 1:
         return Saving(level, steps, other=other, saved=saved)
-    curves = _curves(others, resamples, seed, 1)
+    curves = _curves(others, resamples, seed, 0 if paired else 1)
     draws = steps_to_reach(env_steps, _curves(scores, resamples, seed, 0), curves[:, -1])
     found = Saving(**vars(_reach(level, value, draws)), other=other, saved=saved)
     if saved is None:
@@ -131,8 +133,8 @@ def reach_final(
 
 def _curves(scores: NDArray[np.float64], resamples: int, seed: int, stream: int) -> NDArray[np.float64]:
     """IQM along the curve of every resample, stretched: ``(resamples, points)``."""
-    shape = scores.shape[:2]
-    return stretched(iqm(scores), iqm_draws(scores, counts(*shape, resamples, seed, stream)), *shape)
+    drawn = whole(scores, resamples, seed, stream)
+    return stretched(iqm(scores), iqm_draws(scores, drawn), len(scores))
 
 
 def _reach(level: float, value: NDArray[np.float64], draws: NDArray[np.float64]) -> Reach:

@@ -19,7 +19,7 @@ from wpt_bench.analysis.aggregate import (
     three,
 )
 from wpt_bench.analysis.arms import ArmTable
-from wpt_bench.analysis.bootstrap import Scores, check, counts, margin, task_mean_draws
+from wpt_bench.analysis.bootstrap import Scores, check, margin, task_mean_draws, whole
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def carried(one: ArmTable, others: Mapping[str, ArmTable], *, resamples: int = T
 
 
 def forward_transfer(
-    areas: Scores, reference: Scores, *, resamples: int = TABLE_RESAMPLES, seed: int = 0
+    areas: Scores, reference: Scores, *, paired: bool = False, resamples: int = TABLE_RESAMPLES, seed: int = 0
 ) -> Estimate | None:
     """Mean over tasks of ``(AUC - AUC_ref) / (1 - AUC_ref)``, each area the mean of its seeds.
 
@@ -100,8 +100,8 @@ def forward_transfer(
     has an area of one or more: it leaves nothing to be gained.
 
     Args:
-        areas, reference: areas under the curve divided by the budget, float64 ``(seeds, tasks)``, of the same tasks;
-            seeds are drawn independently.
+        areas, reference: areas under the curve divided by the budget, float64 ``(seeds, tasks)``, of the same tasks.
+        paired: whether a row of both is the same seed; without, seeds of both are drawn independently.
         resamples: of the bootstrap.
         seed: of the resampling.
 
@@ -116,19 +116,24 @@ def forward_transfer(
     value = float(((ours - theirs) / (1 - theirs)).mean())
     if min(len(areas), len(reference)) == 1:
         return Estimate(value)
-    mine = task_mean_draws(areas, counts(*areas.shape, resamples, seed))
-    its = task_mean_draws(reference, counts(*reference.shape, resamples, seed, 1))
+    mine = task_mean_draws(areas, whole(areas, resamples, seed))
+    its = task_mean_draws(reference, whole(reference, resamples, seed, 0 if paired else 1))
+    draws = ((mine - its) / (1 - its)).mean(axis=1)
+    if paired:
+        return estimate(value, draws, float(margin(draws, len(areas))))
     # As for a difference: the two sides are independent, and each is corrected for its own number of seeds.
     margins = [
-        margin(((mine - theirs) / (1 - theirs)).mean(axis=1), *areas.shape),
-        margin(((ours - its) / (1 - its)).mean(axis=1), *reference.shape),
+        margin(((mine - theirs) / (1 - theirs)).mean(axis=1), len(areas)),
+        margin(((ours - its) / (1 - its)).mean(axis=1), len(reference)),
     ]
-    return estimate(value, ((mine - its) / (1 - its)).mean(axis=1), float(np.hypot(*margins)))
+    return estimate(value, draws, float(np.hypot(*margins)))
 
 
 def _transfer(one: ArmTable, other: ArmTable, tasks: tuple[str, ...] | list[str], resamples: int) -> Estimate | None:
     areas, reference = (its.matrix("auc", tasks) if tasks else None for its in (one, other))
-    return None if areas is None or reference is None else forward_transfer(areas, reference, resamples=resamples)
+    if areas is None or reference is None:
+        return None
+    return forward_transfer(areas, reference, paired=one.seeds == other.seeds, resamples=resamples)
 
 
 def _lost(one: ArmTable, task: str, last: str) -> Scores | None:
