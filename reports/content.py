@@ -315,7 +315,7 @@ def _name(name: str, comparison: Comparison) -> str:
 
 
 def estimate_cell(estimate: Estimate | None) -> Cell:
-    """A figure with rliable's interval."""
+    """A figure with its percentile interval."""
     if estimate is None:
         return Cell(NOTHING)
     return Cell(str(estimate), estimate.value, ends=(estimate.low, estimate.high))

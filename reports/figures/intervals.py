@@ -17,6 +17,7 @@ ROW = 0.23
 """Height of a line, in inches."""
 TITLES = {"iqm": "IQM", "median": "median", "mean": "mean", "optimality_gap": "optimality gap"}
 INTERVALS = "bars are rliable's 95% intervals, thin lines those corrected for few seeds"
+OF_DIFFERENCES = "bars are 95% percentile intervals, thin lines those corrected for few seeds"
 
 Row = tuple[str, str, Estimate | None]
 """Label, method whose look it has, figure."""
@@ -47,8 +48,8 @@ def against_scratch(comparison: Comparison) -> Drawing:
     }
     caption = (
         f"Against {SCRATCH}: IQM of the score at the budget and of the area under the curve minus its own, and the "
-        f"probability of improvement, the chance that a run on the same task beats one of its; {INTERVALS}. Dotted: no "
-        "difference."
+        f"probability of improvement, the chance that a run on the same task beats one of its; {OF_DIFFERENCES}. "
+        "Dotted: no difference."
     )
     zeros = {"difference in IQM": 0.0, "difference in AUC": 0.0, "P(improvement)": 0.5}
     return panels_of(f"against-scratch-{comparison.table.observation}", caption, panels, width=7.0, zeros=zeros)
@@ -70,7 +71,7 @@ def part_effects(comparison: Comparison) -> Drawing:
         if whole
         else "What switching on one part changes, everything else equal, for the combinations there are"
     )
-    caption = f"{what}, in IQM; {INTERVALS}. Dotted: no effect."
+    caption = f"{what}, in IQM; {OF_DIFFERENCES}. Dotted: no effect."
     zeros = dict.fromkeys(panels, 0.0)
     return panels_of(f"effects-{comparison.table.observation}", caption, panels, width=7.0, zeros=zeros)
 

@@ -67,7 +67,13 @@ def three(value: float, sign: str = "") -> str:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95% intervals: rliable's, and corrected for few seeds; all None where one seed allows none."""
+    """A figure and its 95% intervals, all None where one seed allows none.
+
+    Attributes:
+        value: the figure.
+        low, high: the percentile interval; of an aggregate and of the probability of improvement rliable's.
+        corrected_low, corrected_high: of whole seeds, corrected for few of them.
+    """
 
     value: float
     low: float | None = None
