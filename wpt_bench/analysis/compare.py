@@ -236,8 +236,8 @@ class _Effort:
                 if scratch is not None and method != SCRATCH:
                     its = curve_array(table, SCRATCH, tasks=tasks)
                     reached = reach_final(steps, scores, *its, paired=paired, resamples=self.curve_resamples)
-                    areas = (score_matrix(table, name, "auc", tasks) for name in (method, SCRATCH))
-                    auc_against = difference(*areas, paired=paired, resamples=self.resamples)
+                    areas, its_areas = (score_matrix(table, name, "auc", tasks) for name in (method, SCRATCH))
+                    auc_against = difference(areas, its_areas, paired=paired, resamples=self.resamples)
             found.append(Part(method, iqm, against, auc_against, curve, reached))
         return tuple(found)
 
