@@ -358,7 +358,7 @@ def _reach(found: Saving | None, areas: Estimate | None) -> tuple[Cell, Cell]:
     """Environment steps to the final score of scratch, and the share of scratch's own that they save.
 
     ``areas`` is the difference to scratch in the area under the curve: where it is not separated there is no share, for
-    of two curves that are not apart one is sooner at any level by luck alone.
+    of two curves that are not apart one may be sooner at any level by luck alone.
     """
     if found is None:
         return Cell(NOTHING), Cell(NOTHING)
@@ -372,7 +372,7 @@ def _reach(found: Saving | None, areas: Estimate | None) -> tuple[Cell, Cell]:
     if found.saved is None:
         return steps, Cell("not measurable", note=f"{SCRATCH} ends no higher than it began")
     if areas is None or not areas.excludes_zero:
-        return steps, Cell("not shown", note="areas not separated")
+        return steps, Cell("not shown", note=f"areas: {areas.verdict if areas else NOTHING}")
     of = f"of {SCRATCH}'s {found.other:,.0f} {saved_interval(found)}".rstrip()
     shares = None if found.saved_high is None else (found.saved_low, found.saved_high)
     return steps, Cell(f"{found.saved:.0%}", found.saved, of, ends=shares)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from wpt_bench.analysis.aggregate import NO_SPREAD, Estimate
+from wpt_bench.analysis.aggregate import Estimate
 from wpt_bench.analysis.experiment import ArmSummary, ExperimentSummary, FactorSummary, Figures
 from wpt_bench.analysis.scores import SCRATCH
 from wpt_bench.analysis.transfer import Carried
@@ -216,11 +216,7 @@ def verdict(against: Estimate | None) -> str:
     """Whether a difference is separated from zero, and to which side."""
     if against is None:
         return NOTHING
-    if against.corrected_low is None:
-        return "one seed"
-    if against.flat and against.value:
-        return f"{NO_SPREAD}: not decided"
-    return ("higher" if against.value > 0 else "lower") if against.excludes_zero else "not separated"
+    return ("higher" if against.value > 0 else "lower") if against.excludes_zero else against.verdict
 
 
 def _difference(against: Estimate | None) -> Cell:

@@ -24,7 +24,7 @@ ROOM_FOR_FAMILY = 100
 COLUMNS = (
     "tuned: evaluations of online performance, of a few episodes each, spent here on choosing hyperparameters. "
     "time: median wall-clock of a run. Brackets: rliable's 95% interval; no "
-    "spread: all runs score the same, and an interval of no width would say nothing about the true value."
+    "spread: no resample differs, and an interval of no width would say nothing about the true value."
 )
 """What the console table's narrow columns hold."""
 

@@ -22,7 +22,7 @@ DIAGNOSTICS = {
 without learning, or that is as it should be."""
 MOST_SHARE = 4.0
 """What shares are drawn up to: of what hardly moves any error is a large share, and would flatten all others."""
-BANDS = "bands, cut off at the ends of the axis, are 95% intervals corrected for few seeds"
+BANDS = "bands, cut off at the ends of the axis, are corrected 95% intervals, of whole seeds"
 
 
 def measure(*tables: RunTable) -> str:

@@ -136,7 +136,7 @@ class Sketch:
         tag(line, method)
 
     def interval(self, axes: Axes, method: str, estimate: Estimate, row: float) -> None:
-        """A figure at height ``row``: a bar for rliable's interval, a thin line for the corrected one."""
+        """A figure at height ``row``: a bar for the percentile interval, a thin line for the corrected one."""
         its = self.looks(method)
         if estimate.low is not None and estimate.high is not None:
             width = estimate.high - estimate.low
@@ -151,7 +151,7 @@ class Sketch:
         tag(point, method)
 
     def upright(self, axes: Axes, method: str, estimate: Estimate, x: float) -> None:
-        """The intervals of a figure at ``x``: a bar for rliable's, a thin line for the corrected one."""
+        """The intervals of a figure at ``x``: a bar for the percentile interval, a thin line for the corrected one."""
         for low, high, width, alpha in (
             (estimate.low, estimate.high, 5.0, 0.4),
             (estimate.corrected_low, estimate.corrected_high, 1.0, 1.0),

@@ -16,8 +16,8 @@ from wpt_bench.reports.style import INK, Look, look
 ROW = 0.23
 """Height of a line, in inches."""
 TITLES = {"iqm": "IQM", "median": "median", "mean": "mean", "optimality_gap": "optimality gap"}
-INTERVALS = "bars are rliable's 95% intervals, thin lines those corrected for few seeds"
-OF_DIFFERENCES = "bars are 95% percentile intervals, thin lines those corrected for few seeds"
+INTERVALS = "bars are rliable's 95% intervals, thin lines the corrected ones, of whole seeds"
+OF_DIFFERENCES = "bars are 95% percentile intervals, thin lines the corrected ones, of whole seeds"
 
 Row = tuple[str, str, Estimate | None]
 """Label, method whose look it has, figure."""

@@ -1,5 +1,6 @@
 """Made-up experiments: plans, and the runs that they count, with every number chosen by the test."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from analysis.synthetic import flat, grid, identity, write
@@ -19,12 +20,14 @@ def arm(
     method: str = "wpt",
     value: float | None = None,
     reference: bool = False,
+    seeds: Iterable[int] = range(99),
     **changes,
 ) -> Arm:
     """An arm whose runs have a flat curve at their score, by task and seed, and are not there where it is None."""
+    seeds = list(seeds)
     runs = []
     for task, of_seeds in scores.items():
-        for seed, score in enumerate(of_seeds):
+        for seed, score in zip(seeds, of_seeds, strict=False):
             runs.append(identity(method, task, seed, **changes))
             if score is not None:
                 write(root, method, task, seed, flat(score), **changes)

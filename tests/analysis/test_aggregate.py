@@ -96,6 +96,25 @@ def test_equal_seeds_give_a_width_of_zero():
     assert (found.value, found.low, found.high) == (0.25, 0.25, 0.25)
 
 
+@pytest.mark.parametrize(
+    ("estimate", "verdict"),
+    [
+        (Estimate(0.3), "one seed"),
+        (Estimate(0.3, 0.2, 0.4, 0.1, 0.5), "separated"),
+        (Estimate(0.3, 0.2, 0.4, -0.1, 0.7), "not separated"),
+        (Estimate(0.3, 0.2, 0.4, 0.3, 0.3), "no spread: not decided"),
+        (Estimate(0.0, 0.0, 0.0, 0.0, 0.0), "not separated"),
+    ],
+)
+def test_a_verdict_is_that_of_the_corrected_interval(estimate, verdict):
+    assert estimate.verdict == verdict and estimate.excludes_zero == (verdict == "separated")
+
+
+def test_where_seeds_balance_rliables_interval_is_shown_and_the_corrected_one_is_not():
+    found = aggregate(np.array([[0.0, 1.0], [1.0, 0.0]]), ["mean"], resamples=500)["mean"]
+    assert str(found) == "0.500 [0.000, 1.000]" and found.corrected == "(no spread)"
+
+
 def test_what_rounds_to_zero_is_written_without_a_sign():
     assert str(Estimate(-1e-17, -1e-9, 0.25, -0.0004, 0.0005)) == "0.000 [0.000, 0.250]"
     assert Estimate(-0.0006, -0.1, 0.1, -0.0006, 0.2).corrected == "[-0.001, 0.200]"

@@ -39,6 +39,22 @@ def test_sentences_say_what_is_separated_and_what_is_not(tmp_path):
     assert few.startswith("Intervals in these sentences are corrected") and "rliable's of 3 seeds are too" in few
 
 
+@pytest.mark.parametrize(("seeds", "apart"), [(range(5), True), (range(5, 10), False)], ids=["the same", "others"])
+def test_methods_with_the_seeds_of_scratch_are_paired_with_it_and_no_others(tmp_path, seeds, apart):
+    """What seeds have in common is three times what WPT adds: it cancels only where they are the same."""
+    common = [0.0, 0.15, 0.3, 0.05, 0.25]
+    for place, (seed, shift) in enumerate(zip(seeds, common, strict=True)):
+        write(tmp_path, "dreamer", "a", place, flat(0.0, 0.3 + shift))
+        write(tmp_path, "wpt", "a", seed, flat(0.0, 0.4 + shift + 0.01 * (place % 2)))
+    comparison = compared(tmp_path)
+    row = next(row for row in comparison.rows if row.name == "wpt")
+    assert row.against.excludes_zero == row.auc_against.excludes_zero == apart
+    (part,) = (part for part in comparison.tasks["a"] if part.method == "wpt")
+    assert part.auc_against.excludes_zero == apart
+    # Of straight lines that to .4 passes .3 after three quarters of the way: paired, in every resample sooner.
+    assert (row.reach.saved_low is not None and row.reach.saved_low > 0) == apart
+
+
 def test_one_seed_separates_nothing(tmp_path):
     write(tmp_path, "dreamer", "a", 0, flat(0.1))
     write(tmp_path, "wpt", "a", 0, flat(0.9))
@@ -99,4 +115,4 @@ def test_the_only_embodiment_and_the_only_task_have_the_very_figures_of_all_task
     comparison = compared(tmp_path)
     (embodiment,), (task,) = comparison.embodiments.values(), comparison.tasks.values()
     for row, *parts in zip(comparison.rows, embodiment, task, strict=True):
-        assert all((part.method, part.iqm, part.against) == (row.name, row.iqm, row.against) for part in parts)
+        assert all((part.method, part.iqm, part.auc_against) == (row.name, row.iqm, row.auc_against) for part in parts)

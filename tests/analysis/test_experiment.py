@@ -68,6 +68,16 @@ def test_levels_are_called_separated_by_the_corrected_interval_alone(tmp_path):
     assert "may still differ" not in factor.sentence
 
 
+@pytest.mark.parametrize(("seeds", "apart"), [(range(5), True), (range(5, 10), False)], ids=["the same", "others"])
+def test_levels_with_the_same_seeds_are_paired_by_them(tmp_path, seeds, apart):
+    common = [0.0, 0.15, 0.3, 0.05, 0.25]
+    reference = arm(tmp_path, "quality", "all", {"walker-stand": [0.3 + its for its in common]}, reference=True)
+    scores = {"walker-stand": [0.4 + its + 0.01 * (place % 2) for place, its in enumerate(common)]}
+    better = arm(tmp_path, "quality", "good", scores, subset={"quality": 1}, seeds=seeds)
+    (factor,) = summary(tmp_path, plan(reference, better)).factors
+    assert ("separated from “all”: “good” (higher)" in factor.sentence) == apart
+
+
 def test_one_seed_decides_nothing(tmp_path):
     reference = arm(tmp_path, "quality", "all", {"walker-stand": [0.1]}, reference=True)
     better = arm(tmp_path, "quality", "good", {"walker-stand": [0.9]}, subset={"quality": 1})

@@ -83,7 +83,7 @@ def test_diagnostics_are_shown_and_how_to_read_them(plain, full):
         "prior alone": pytest.approx(0.325),
         "retrieved from": "walker 75%, cheetah 25%",
     }
-    assert "error 0.05" in words and "12 predicted, 20 realised" in words and "return 325" in words
+    assert "error 0.05" in words and "12 predicted, 20 bootstrapped" in words and "return 325" in words
     scratch = table[(table["task"] == "walker-run") & (table["method"] == "dreamer")].iloc[0]
     assert scratch[["distance to retrieved", "prior alone", "retrieved from"]].isna().all()
     assert not {"sac", "td3-bc"} & set(table["method"])

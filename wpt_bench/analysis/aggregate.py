@@ -33,7 +33,7 @@ TABLE_RESAMPLES = 50_000
 CURVE_RESAMPLES = 2_000
 ONE_SEED = "one seed: no interval"
 NO_SPREAD = "no spread"
-"""In place of an interval without width, which would look like certainty: all runs agree, and so do all resamples."""
+"""In place of an interval without width, which would look like certainty: no resample differs from another."""
 _WIDTH = 1e-9  # less is rounding
 NOT_SEPARATED = "not separated at this budget"
 PROFILE_LEVELS = np.linspace(0.0, 1.0, 101)
@@ -84,7 +84,7 @@ class Estimate:
     def __str__(self) -> str:
         if self.low is None or self.high is None:
             return f"{three(self.value)} ({ONE_SEED})"
-        if self.flat:
+        if self.high - self.low < _WIDTH:
             return f"{three(self.value)} ({NO_SPREAD})"
         return f"{three(self.value)} [{three(self.low)}, {three(self.high)}]"
 
@@ -99,7 +99,10 @@ class Estimate:
 
     @property
     def flat(self) -> bool:
-        """Whether no resample differs from another, so that the interval says nothing about the true value."""
+        """Whether no resample of whole seeds differs from another, so that the interval says nothing of the true value.
+
+        All runs may be alike, seeds may balance over tasks, or differ from another method's by the same.
+        """
         if self.corrected_low is None or self.corrected_high is None:
             return False
         return self.corrected_high - self.corrected_low < _WIDTH
@@ -110,6 +113,15 @@ class Estimate:
         if self.corrected_low is None or self.corrected_high is None or self.flat:
             return False
         return self.corrected_low > 0 or self.corrected_high < 0
+
+    @property
+    def verdict(self) -> str:
+        """``separated`` (from zero) or not, or why that is not decided."""
+        if self.corrected_low is None:
+            return "one seed"
+        if self.flat and abs(self.value) > _WIDTH:
+            return f"{NO_SPREAD}: not decided"
+        return "separated" if self.excludes_zero else "not separated"
 
 
 @dataclass(frozen=True)
@@ -230,7 +242,8 @@ def contrast(terms: Sequence[tuple[float, Sampled]]) -> Estimate:
     """A weighted sum of aggregates. Those of one stream are paired by seed, those of different ones independent.
 
     Methods of a table begin a seed with the same starts, and most with the same weights and pre-training, so that what
-    they have in common cancels in a difference of the same seeds. Both intervals are of these resamples.
+    they have in common cancels in a difference of the same seeds. Sets of seeds that overlap without being equal count
+    as independent. Both intervals are of these resamples.
     """
     value = float(sum(weight * term.value for weight, term in terms))
     streams: dict[int, list[tuple[float, Draws]]] = {}
@@ -276,8 +289,8 @@ def probability_of_improvement(
 ) -> Estimate:
     """Chance that a run of one method beats a run of another on the same task, averaged over tasks; ties count half.
 
-    The Mann-Whitney statistic (Agarwal et al. 2021, section 4.3); intervals within [0, 1]. One of no width says that
-    every pair of runs agrees, not that every pair would.
+    The Mann-Whitney statistic (Agarwal et al. 2021, section 4.3), which knows no pairs of seeds: those of both sides
+    are drawn independently. Intervals within [0, 1].
 
     Args:
         scores, others: float64 ``(seeds, tasks)``, of the same tasks.

@@ -227,9 +227,7 @@ class _Effort:
             matrix = score_matrix(table, method, tasks=tasks)
             paired = self._paired(method)
             iqm = aggregate(matrix, ["iqm"], resamples=self.resamples)["iqm"]
-            curve = reached = against = auc_against = None
-            if scratch is not None and method != SCRATCH:
-                against = difference(matrix, scratch, paired=paired, resamples=self.resamples)
+            curve = reached = auc_against = None
             if bool(table.runs[table.runs["method"] == method]["online"].iloc[0]):
                 steps, scores = curve_array(table, method, tasks=tasks)
                 curve = curve_band(steps, scores, resamples=self.curve_resamples)
@@ -238,7 +236,7 @@ class _Effort:
                     reached = reach_final(steps, scores, *its, paired=paired, resamples=self.curve_resamples)
                     areas, its_areas = (score_matrix(table, name, "auc", tasks) for name in (method, SCRATCH))
                     auc_against = difference(areas, its_areas, paired=paired, resamples=self.resamples)
-            found.append(Part(method, iqm, against, auc_against, curve, reached))
+            found.append(Part(method, iqm, auc_against, curve, reached))
         return tuple(found)
 
     def ablation(self, methods: Sequence[str], column: str) -> Factorial:

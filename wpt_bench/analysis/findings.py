@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from wpt_bench.analysis.aggregate import NO_SPREAD, NOT_SEPARATED, ONE_SEED, Estimate, three
+from wpt_bench.analysis.aggregate import NOT_SEPARATED, ONE_SEED, Estimate, three
 from wpt_bench.analysis.factorial import PARTS, Factorial
 from wpt_bench.analysis.published import held_against_published
 from wpt_bench.analysis.reach import Saving
@@ -82,7 +82,7 @@ def _spent(row: MethodSummary) -> str:
 
 def _each(estimates: Mapping[str, Estimate]) -> str:
     return "; ".join(
-        f"{name} {_signed(estimate)}, {'separated from zero' if estimate.excludes_zero else 'not separated'}"
+        f"{name} {_signed(estimate)}, {'separated from zero' if estimate.excludes_zero else estimate.verdict}"
         for name, estimate in estimates.items()
     )
 
@@ -121,10 +121,10 @@ def _against(row: MethodSummary, scratch: MethodSummary) -> str:
     if row.against is None or row.against.corrected_low is None:
         return f"{figures}: {NOT_SEPARATED} ({ONE_SEED})."
     figures += f", difference {_signed(row.against)}"
-    verdict = f"not decided ({NO_SPREAD}, which is no interval)" if row.against.flat else NOT_SEPARATED
+    verdict = row.against.verdict if row.against.flat else NOT_SEPARATED
     if row.against.excludes_zero:
         verdict = f"separated, {row.name} is {'higher' if row.against.value > 0 else 'lower'}"
-    # Of two curves that are not apart, one is sooner at any level by luck alone.
+    # Of two curves that are not apart, one may be sooner at any level by luck alone.
     apart = row.auc_against is not None and row.auc_against.excludes_zero
     return f"{figures}: {verdict}{f'; {_reached(row.reach)}' if row.reach and apart else ''}."
 

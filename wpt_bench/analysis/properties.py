@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wpt_bench.analysis.aggregate import ONE_SEED, Estimate, estimate
+from wpt_bench.analysis.aggregate import ONE_SEED, Estimate, estimate, three
 from wpt_bench.analysis.arms import ArmTable
 from wpt_bench.analysis.bootstrap import margin
 from wpt_bench.analysis.factorial import ARMS, RANDOM_REPLAY
@@ -40,6 +40,9 @@ NOISE, COLLECTORS, OTHERS = "noise", "collectors", "other scenes"
 """Factors of the experiment ``data`` that two of the effects come from."""
 UNLEARNED = "pink-noise"
 """The collector that learned nothing."""
+FEWEST = 5
+"""Seeds that training stability takes: with three, the interval of a difference in spreads is at least twice as wide as
+it, however steady a family is, with four on a single task nearly as wide."""
 
 DECLARED_RULES = {
     REWARD_FREE: "the grant leaves rewards out (reward-free, demonstrations)",
@@ -72,16 +75,17 @@ EFFECTS = {
         f"spread across seeds of {SCRATCH} minus that of the family; spread is the standard deviation over seeds "
         "within a task, averaged over tasks (few seeds understate it). Beside it the drawdown: a run's largest fall "
         f"from the best score so far, averaged over runs with a curve. Not measured where all runs of {SCRATCH} score "
-        "the same on every task, as at the floor: then nothing can be steadier"
+        f"the same on every task, as at the floor: then nothing can be steadier; nor with fewer than {FEWEST} seeds on "
+        "either side, which cannot show it"
     ),
 }
 """What is measured for each property."""
 
 POOLING = (
     "A tick: the corrected 95% interval of the effect lies above zero; a cross: it was measured and does not, which "
-    "does not show the opposite. A family's methods are pooled: each method on each task weighs the same, and a seed "
-    "is drawn with all of its runs. WPT with parts switched off, and its control, are in no pool. Only methods "
-    "with every expected run and two or more seeds count."
+    "does not show the opposite; an effect without spread is not measured. A family's methods are pooled: each method "
+    "on each task weighs the same, and a seed is drawn with all of its runs. WPT with parts switched off, and its "
+    "control, are in no pool. Only methods with every expected run and two or more seeds count."
 )
 """How a family of several methods gets one cell."""
 
@@ -254,7 +258,7 @@ _SPREAD = _Statistic(lambda values: float(values.std(ddof=1)), _spreads)
 
 @dataclass(frozen=True)
 class _Bootstrap:
-    """Draws whole seeds; those of equal sets are the same ones, and drawn together."""
+    """Draws whole seeds; those of equal sets are the same ones, and drawn together, other sets count as independent."""
 
     resamples: int
     seed: int
@@ -302,6 +306,8 @@ def _measured(
 
 
 def _verdict(effect: Estimate) -> Verdict:
+    if effect.flat and effect.verdict != "not separated":
+        raise _NotMeasured(f"the effect, {three(effect.value, '+')}, is without spread, so that there is no interval")
     return "yes" if effect.excludes_zero and effect.value > 0 else "no"
 
 
@@ -341,6 +347,8 @@ def _stability(table: RunTable, family: str, own: Sequence[str], bootstrap: _Boo
     if not any(np.ptp(one.values) for one in scratch):
         why = f"all runs of {SCRATCH} score the same on every task, and nothing can be steadier than that"
         return Cell("not measured", None, figures, chosen, why)
+    if min(len(one.seeds) for one in (*scratch, *scores)) < FEWEST:
+        return Cell("not measured", None, figures, chosen, f"fewer than {FEWEST} seeds cannot show it")
     effect = bootstrap.effect([(1.0, scratch), (-1.0, scores)], _SPREAD)
     return Cell(_verdict(effect), effect, figures, chosen)
 

@@ -87,8 +87,8 @@ class Part:
     Attributes:
         method: its name.
         iqm: of the scores at the budget.
-        against, auc_against: IQM of score and area minus that of learning from scratch; None for scratch itself and
-            without it, the area also without online steps.
+        auc_against: IQM of the area under the curve minus that of learning from scratch; None for scratch itself,
+            without scratch, and without online steps.
         curve: IQM along the curve; None without online steps.
         reach: when it reaches the final IQM of learning from scratch on these tasks, and what that saves; None for
             scratch itself, without scratch, and without online steps.
@@ -96,7 +96,6 @@ class Part:
 
     method: str
     iqm: Estimate
-    against: Estimate | None
     auc_against: Estimate | None
     curve: Band | None
     reach: Saving | None

@@ -81,13 +81,15 @@ def carried(one: ArmTable, others: Mapping[str, ArmTable], *, resamples: int = T
         for level, other in others.items()
     )
     lost = {task: _lost(one, task, last.task) for task in order[:-1]}
-    whole = [matrix for matrix in lost.values() if matrix is not None]
+    measured = [matrix for matrix in lost.values() if matrix is not None]
     return Carried(
         level=one.arm.level,
         order=order,
         transfer=transfer,
         forgetting={task: _mean(matrix, resamples) for task, matrix in lost.items()},
-        forgotten=_mean(np.concatenate(whole, axis=1), resamples) if whole and len(whole) == len(lost) else None,
+        forgotten=_mean(np.concatenate(measured, axis=1), resamples)
+        if measured and len(measured) == len(lost)
+        else None,
     )
 
 
@@ -151,7 +153,7 @@ def _said(figure: Estimate | None) -> str:
         return "not measured"
     if figure.corrected_low is None:
         return f"{three(figure.value, '+')} (one seed: no interval)"
-    verdict = "separated from zero" if figure.excludes_zero else "not separated from zero"
+    verdict = f"{figure.verdict} from zero" if not figure.flat else figure.verdict
     return f"{three(figure.value, '+')} {figure.corrected}, {verdict}"
 
 
