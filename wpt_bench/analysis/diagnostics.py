@@ -39,8 +39,8 @@ READING = {
     "what guidance has to show. Hold it against the task's untrained level; what a final score has above it was "
     "learned online.",
     "retrieved from": "Bodies that recorded the retrieved episodes, mean share over seeds; and scenes, where those are "
-    "others. What is of another body or scene than the task's rehearses something else. Where states are observed, only "
-    "episodes of the task's own kind of state can be retrieved: the body is right by construction, of random ones too.",
+    "others. What is of another body or scene than the task's rehearses something else. Where states are observed only "
+    "episodes with the task's kind of state can be retrieved: the body is right by construction, of random ones too.",
 }
 """How to read each column of the report's table."""
 
