@@ -113,8 +113,7 @@ def task_mean_draws(scores: Scores, drawn: Counts) -> Draws:
 
 
 def margin(draws: Draws, seeds: int) -> NDArray[np.float64]:
-    """Half the width of the corrected 95% interval of a figure, from resamples of whole seeds: ``(...)`` of
-    ``(resamples, ...)``.
+    """Half the width of the corrected 95% interval, from draws of whole seeds: ``(resamples, ...)`` to ``(...)``.
 
     The standard deviation of the resamples, times ``sqrt(n / (n - 1))``, which undoes the bootstrap's bias of the
     variance, times the quantile of Student's t with ``n - 1`` degrees of freedom, which allows for that variance being
