@@ -35,6 +35,8 @@ def test_nothing_of_a_machines_folders_is_published(folder: Path) -> None:
     for path in (*folder.rglob("*.json*"), *folder.glob("*.html")):
         text = path.read_text()
         assert not any(place in text for place in ("/home/", "/root/", "/tmp/", "\\Users\\")), path
+    words = json.loads((folder / "manifest.json").read_text())["command"].split()
+    assert not any(Path(word).is_absolute() for word in words), words
 
 
 STAGES = [stage.parent for folder in FOLDERS for stage in folder.glob("stages/*/weights.safetensors")]
