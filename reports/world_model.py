@@ -14,7 +14,10 @@ from wpt_bench.reports.figures.world_model import MEAN, MODEL, PERSISTENCE, erro
 from wpt_bench.reports.table import NOTHING
 
 BY_STEP = {MODEL: "by_step", PERSISTENCE: "persistence_by_step", MEAN: "mean_by_step"}
-SPACES = {"state": "symlog of the state", "pixels": "pixels / 255"}
+SPACES = {
+    "state": "symlog of the state, each dimension in variances of the training data",
+    "pixels": "pixels / 255, in the mean variance of a pixel in the training data",
+}
 
 
 @dataclass(frozen=True)

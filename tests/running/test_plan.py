@@ -21,6 +21,17 @@ def test_every_profile_makes_a_grid_of_each_suite(name: str) -> None:
         assert {run.observation for run in runs} == {profile.observation}
 
 
+@pytest.mark.parametrize("suite", ["dmc", "metaworld"])
+def test_pixels_without_pictures_in_the_data_are_refused_before_anything_is_collected(suite: str) -> None:
+    profile = profiles.load("smoke-pixels")
+    grid = profile.grid(suite)
+    grid = msgspec.structs.replace(grid, data=msgspec.structs.replace(grid.data, pixels=False))
+    blind = msgspec.structs.replace(profile, grids={suite: grid})
+    with pytest.raises(UserError, match=rf"no pictures; set pixels = true in \[grids.{suite}.data\]"):
+        select(suite, blind)
+    assert select(suite, blind, methods=("drqv2",)).methods
+
+
 def test_a_group_of_methods_shares_settings_and_each_may_have_its_own() -> None:
     tables = {"model-free": {"batch": 32, "members": 3}, "sac": {"members": 5}}
     profile = msgspec.structs.replace(small.profile(), settings=tables)

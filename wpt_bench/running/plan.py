@@ -196,6 +196,11 @@ def select(
             if method.shared or "retrieved" not in {field.name for field in msgspec.structs.fields(method.settings)}:
                 raise UserError(f"{method.name} retrieves nothing, so that no episode is irrelevant; choose another.")
     selection = Selection(suite, profile, grid, chosen_tasks, chosen)
+    if profile.observation == "pixels" and selection.needs_data and not grid.data.pixels:
+        raise UserError(
+            f"The profile {profile.name!r} has pixel observations and its data would have no pictures; set pixels = "
+            f"true in [grids.{suite}.data]."
+        )
     _refuse_long_sequences(selection)
     return selection
 

@@ -116,9 +116,11 @@ def open_loop_error(
     """Open-loop prediction on held-out episodes of one embodiment against two trivial predictors.
 
     After ``CONTEXT`` observations the next ``HORIZON`` are decoded from the prior. Errors are mean squared, over real
-    dimensions only, in the space the model predicts (symlog of states in their units; pixels / 255), each dimension
-    divided by its standard deviation over chunks of the embodiment's training episodes; dimensions that do not vary
-    there are left out. ``persistence`` repeats the last observation seen, ``mean`` predicts the training mean.
+    dimensions only, in the space the model predicts (symlog of states in their units; pixels / 255). States: each
+    dimension divided by its standard deviation over chunks of the embodiment's training episodes. Pictures: all by one
+    deviation, the root of the mean variance, for most pixels hardly vary, and what is invisible there would decide.
+    Dimensions that do not vary are left out. ``persistence`` repeats the last observation seen, ``mean`` predicts the
+    training mean.
 
     Returns:
         ``model``, ``persistence``, ``mean``: average over the horizon; ``by_step``, ``persistence_by_step``,
@@ -136,6 +138,8 @@ def open_loop_error(
     mean, std = known.mean((0, 1)), known.std((0, 1))
     # One embodiment: the mask is the same in every row.
     varies = std > 1e-4 if mask is None else (std > 1e-4) & (mask[0] > 0)
+    if mask is None:
+        std = std[varies].square().mean().sqrt()
     truth = observation[CONTEXT:]
     predicted = model.open_loop(observation, action, CONTEXT, torch.Generator(device).manual_seed(seed))
 
