@@ -50,8 +50,8 @@ def error_by_horizon(errors: Mapping[str, Mapping[str, NDArray[np.float64]]], sp
     rows = -(-len(errors) // 2)
     caption = (
         "Open-loop prediction error against agent steps after the last observation seen, on held-out episodes, one "
-        f"panel for each embodiment, on a log scale; lower is better. Mean squared error of {space}. Persistence repeats "
-        "the last observation seen, mean predicts the training data's."
+        f"panel for each embodiment, on a log scale; lower is better. Mean squared error of {space}. Persistence "
+        "repeats the last observation seen, mean predicts the training data's."
         + (f" Thick: mean of {seeds} pre-training seeds; thin: each." if seeds > 1 else " One pre-training seed.")
     )
     return draw("open-loop-error", caption, (4.6, 0.5 + 1.55 * rows), make)
