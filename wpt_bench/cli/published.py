@@ -87,7 +87,7 @@ def publish(
     console.print(f"Check it: wpt-bench verify {folder}", highlight=False, soft_wrap=True)
 
 
-@command(app, "wpt-bench verify results · wpt-bench verify results/dmc-quick --rerun 3f2a --episodes 2", "verify")
+@command(app, "wpt-bench verify results · wpt-bench verify results/metaworld-gate --rerun 00a5 --episodes 2", "verify")
 def verify_published(
     path: Annotated[Path, typer.Argument(help="a published folder, or a folder of them")],
     rerun: Annotated[
