@@ -4,6 +4,8 @@ import json
 import shutil
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -169,6 +171,18 @@ def test_a_damaged_file_is_named(folder, name, damage):
     said = findings(folder)
     assert said and any(str(path) in text for text in said)
     assert all(len(text.splitlines()) == 1 for text in said)
+
+
+@pytest.mark.parametrize("column", ["run", "kind", "metrics"])
+def test_text_that_is_no_text_is_named(folder, column):
+    path = folder / "episodes.parquet"
+    table = pq.read_table(path)
+    bad = pa.array([b"\xff", *[value.encode() for value in table[column].to_pylist()[1:]]], pa.binary())
+    place = table.column_names.index(column)
+    pq.write_table(table.set_column(place, table.schema.field(column), bad.view(pa.string())), path)
+    vouch(folder)
+    said = findings(folder)
+    assert any(f"{path} has rows of " in text and "utf-8" in text for text in said)
 
 
 def test_another_schema_is_named(folder):

@@ -267,6 +267,30 @@ def _states(out: Path) -> list[str]:
     return [run["status"] for run in json.loads(printed)]
 
 
+def test_without_a_suite_the_report_is_of_those_with_runs(tmp_path: Path) -> None:
+    """Also where no method of theirs needed data, and not of one whose data alone is there."""
+    place = ("--profile", SMALL_PROFILE, "--out", tmp_path)
+    call("data", "collect", "dmc", *place, "--yes")
+    assert "There are no runs of profile" in call("report", *place, code=1)
+    call("run", "dmc", *place, "--methods", "dreamer", "--yes")
+    shutil.rmtree(tmp_path / "data")
+    assert "dreamer" in call("report", *place, "--methods", "dreamer")
+
+
+def test_the_data_card_counts_what_finished_runs_retrieved(benched: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(benched, tmp_path / "out")
+
+    def retrieved() -> list[float | None]:
+        card = json.loads(call("data", "card", "dmc", "--profile", SMALL_PROFILE, "--out", out, "--json"))
+        return [row["retrieved"] for row in card["rows"] if row["task"] == "cartpole-balance"]
+
+    assert any(value is not None for value in retrieved())
+    for folder in (out / "runs").iterdir():
+        run = records.read_run(folder)
+        records.write_run(folder, msgspec.structs.replace(run, status="running"))
+    assert all(value is None for value in retrieved())
+
+
 def test_killed_and_then_gone_on_with_by_two_at_once_it_ends_as_in_calm(benched: Path, tmp_path: Path) -> None:
     """Status tells what is going on; no run is made twice; nobody fails because of the other."""
     out = tmp_path / "out"

@@ -249,8 +249,11 @@ def test_two_processes_do_not_make_the_same_run(tmp_path: Path) -> None:
     layout, identity = Layout(tmp_path), small.identity("dreamer", None)
     folder = layout.runs / records.digest(identity)
     folder.mkdir(parents=True)
-    with lock(folder), pytest.raises(UserError, match="another process"):
-        execute(identity, layout, None, small.silent)
+    with lock(folder) as held:
+        with pytest.raises(UserError, match="another process"):
+            execute(identity, layout, None, small.silent)
+        assert held.is_locked
+    assert not held.is_locked
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_in_a_sentence(tmp_path: Path) -> None:

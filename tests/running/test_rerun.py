@@ -212,6 +212,7 @@ def test_a_missing_stage_is_made_or_said_with_the_command(
         ({"protocol": {}}, "protocol does not say evaluation_every"),
         ({"protocol": {"action_repeat": 7}}, "protocol has action_repeat 7, and that of dmc/cartpole-balance is 2"),
         ({"protocol": {"warm_up": 0.5}}, r"protocol has warm_up 0\.5"),
+        ({"protocol": {"evaluation_starts": "same"}}, "protocol has evaluation_starts 'same'"),
     ],
 )
 def test_a_run_that_this_version_does_not_make_is_refused(

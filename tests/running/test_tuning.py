@@ -248,10 +248,8 @@ def test_a_search_that_another_process_works_on_is_refused(tmp_path: Path) -> No
     layout, (search,) = Layout(tmp_path), found(small.profile(), "sac")
     folder = record_file(layout, search.name).parent
     folder.mkdir(parents=True)
-    held = lock(folder)
-    with pytest.raises(Busy, match="is being worked on by another process"):
+    with lock(folder), pytest.raises(Busy, match="is being worked on by another process"):
         tune([search], layout, 1, here(layout))
-    held.release()
 
 
 def test_another_question_is_another_study() -> None:

@@ -322,15 +322,16 @@ class _Rows:
     def of(self, run: str) -> list[Episode]:
         """All rows of one run in the order of the file."""
         decode = msgspec.json.Decoder(dict[str, float]).decode
-        rows: list[dict[str, Any]] = []
+        parts: list[pa.Table] = []
         size = 0
         for span in self.spans.get(run, ()):
             part = self._between(*span)
             size += part.nbytes
             if size > MOST_BYTES:
                 raise RecordError(f"{self.path} has more rows, or longer ones, of run {run} than a run can have.")
-            rows += part.to_pylist()
+            parts.append(part)
         try:
+            rows = [row for part in parts for row in part.to_pylist()]
             return msgspec.convert([row | {"metrics": decode(row["metrics"])} for row in rows], list[Episode])
         except (ValueError, TypeError, msgspec.MsgspecError) as error:
             raise RecordError(f"{self.path} has rows of run {run} that are no episodes: {error}.") from error
@@ -343,7 +344,11 @@ class _Rows:
             start = 0
             for chunk in bounded.read_group(self._file, group, ["run"])["run"].chunks:
                 stretches, first = pc.run_end_encode(chunk), start
-                for run, stop in zip(stretches.values.to_pylist(), stretches.run_ends.to_pylist(), strict=True):
+                try:
+                    runs = stretches.values.to_pylist()
+                except UnicodeDecodeError as error:
+                    raise RecordError(f"{self.path} has rows of a run whose id is no text: {error}.") from error
+                for run, stop in zip(runs, stretches.run_ends.to_pylist(), strict=True):
                     spans.setdefault(run, []).append((group, start, first + stop))
                     start = first + stop
         return spans

@@ -68,7 +68,7 @@ def report(
     if keep:
         raise UserError("--keep is for a published folder; make one: wpt-bench publish dmc.")
     loaded = profiles.load(profile)
-    names = [suite] if suite else [name for name in loaded.grids if Layout(out).data(name, loaded.name).exists()]
+    names = [suite] if suite else _suites_with_runs(Layout(out).runs, loaded)
     if not names:
         raise UserError(f"There are no runs of profile {profile!r} in {out}; make some: wpt-bench bench dmc.")
     for name in names:
@@ -104,6 +104,15 @@ def resolution(
     if not as_json:  # what fits a terminal
         rows = [{key: value for key, value in row.items() if key not in ("metric", "trials")} for row in rows]
     print_rows(rows, as_json, title=f"what seeds resolve: {metric}")
+
+
+def _suites_with_runs(runs: Path, profile: profiles.Profile) -> list[str]:
+    """Those of the profile's suites of which a run of it can be read."""
+    from wpt_bench.analysis.scores import read_all
+
+    identities = [one.run.identity for one in read_all(runs)[0]]
+    found = {identity.suite for identity in identities if identity.profile == profile.name}
+    return [name for name in profile.grids if name in found]
 
 
 def _published_folder(name: str) -> Path:

@@ -137,7 +137,7 @@ def _retrieved_return(selection: Selection, layout: Layout, dataset: Dataset, ta
     chosen: list[int] = []
     for identity in identities(selection, dataset.digest):
         run = _read(layout.runs / digest(identity)) if identity.task == task.name else None
-        if run is not None and identity.method != "wpt-random-replay":
+        if run is not None and run.status == "done" and identity.method != "wpt-random-replay":
             chosen += [int(index) for index in run.diagnostics.get("retrieved", [])]
     stored = dict(enumerate(dataset.episodes))  # episodes of earlier tasks of a sequence are in no data set
     chosen = [index for index in chosen if index in stored and stored[index].scene == task.scene]

@@ -12,7 +12,7 @@ from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import UserError
 from wpt_bench.records import Identity, RecordError
 from wpt_bench.running.exchange import Exchange, Stored
-from wpt_bench.running.jobs import WORKER_DIED, Ended, Job, JobError, Report, Start, Work
+from wpt_bench.running.jobs import Ended, Job, JobError, Report, Start, Work, failure
 from wpt_bench.running.local import LocalPool
 from wpt_bench.running.loop import CHECKPOINT_SECONDS, Busy, lock
 from wpt_bench.running.plan import Layout, StageIdentity, new_run
@@ -100,7 +100,8 @@ def stale(wanted: Sequence[Identity], layout: Layout) -> list[Identity]:
 def _held(folder: Path) -> bool:
     try:
         if folder.is_dir():
-            lock(folder).release()
+            with lock(folder):
+                return False
     except Busy:
         return True
     except OSError:  # where nothing can be written, nobody works
@@ -205,14 +206,14 @@ class _Grid:
             took = f"done in {_seconds(job, self.work.layout):.0f} s"
             self.report(job_id, 1.0, took if ended.made else "made by another process")
             return
+        if not isinstance(error, Busy | JobError | records.Unwritable):
+            error = failure(error)
         if isinstance(error, records.Unwritable):
             raise error
         if isinstance(error, Busy):
             self.busy.add(job_id)
             self.waiting[job_id] = self.waiting.pop(job_id)
             return
-        if not isinstance(error, JobError):
-            error = WORKER_DIED
         self.attempts[job_id] = self.attempts.get(job_id, 0) + 1
         final = self.attempts[job_id] > self.retries
         if isinstance(job, Identity):

@@ -68,7 +68,7 @@ class Ended:
 
     Attributes:
         made: whether anything was left to do.
-        error: JobError, Busy, records.Unwritable, or None.
+        error: JobError, Busy, records.Unwritable, whatever the pool itself raised, or None.
     """
 
     job_id: str
@@ -139,7 +139,7 @@ def failure(error: Exception, *, machine: bool = False) -> records.Unwritable | 
     sentence = str(error) if known else f"{type(error).__name__}: {error}"
     machine = machine or isinstance(error, OSError | MemoryError | RecordError | torch.OutOfMemoryError)
     machine = machine or "can't allocate memory" in sentence  # how torch says it of a CPU: as a RuntimeError
-    return JobError(" ".join(sentence.split()), traceback.format_exc(), machine)
+    return JobError(" ".join(sentence.split()), "".join(traceback.format_exception(error)), machine)
 
 
 def sparing(send: Callable[[float, str], None]) -> Progress:

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import safetensors
 import safetensors.numpy
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from numpy.typing import NDArray
 
 from wpt_bench import records, registry
@@ -106,17 +106,16 @@ def execute(
         return True
 
 
-def lock(folder: Path, *, patient: bool = False) -> FileLock:
+def lock(folder: Path, *, patient: bool = False) -> AcquireReturnProxy[Any]:
     """The lock of a run's folder, held while the run is made and let go by the system when its process dies.
 
-    It is held already when it is returned. Raises Busy if another process holds it, unless ``patient`` waits.
+    It is held already when it is returned, until the end of a ``with``. Raises Busy if another process holds it, unless
+    ``patient`` waits.
     """
-    file_lock = FileLock(folder / ".lock")
     try:
-        file_lock.acquire(timeout=-1 if patient else LOCK_SECONDS)
+        return FileLock(folder / ".lock").acquire(timeout=-1 if patient else LOCK_SECONDS)
     except Timeout:
         raise Busy(f"{folder} is being worked on by another process; wait for it or stop it.") from None
-    return file_lock
 
 
 @dataclass(frozen=True)

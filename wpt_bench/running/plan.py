@@ -30,6 +30,12 @@ from wpt_bench.records import Identity, Run, digest
 from wpt_bench.world_model.config import WorldModelSize
 
 PRETRAINING_VERSION = 3
+HARNESS: dict[str, Any] = {
+    "evaluation_starts": "fresh",  # before, every evaluation of a run had the same
+    "warm_up": WARM_UP,
+    "discount": DISCOUNT,
+}
+"""What of a run's protocol is the same for all: neither the suite nor the profile decides it."""
 
 
 class PretrainingIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -350,12 +356,10 @@ def _identity(selection: Selection, suite: Suite, task: Task, method: Method, se
         | {
             "evaluation_every": grid.evaluation_every,
             "evaluation_episodes": grid.evaluation_episodes,
-            "evaluation_starts": "fresh",  # before, every evaluation of a run had the same
-            "warm_up": WARM_UP,
-            "discount": DISCOUNT,
             "precision": profile.precision,
             "inputs": profile.inputs,
-        },
+        }
+        | HARNESS,
         settings=msgspec.to_builtins(settings(selection, method)),
         data=None if without_data else data,
         stage=None if stage is None else digest(stage),

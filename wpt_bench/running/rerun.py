@@ -13,11 +13,11 @@ import msgspec
 from wpt_bench import profiles, records, registry
 from wpt_bench.data.store import Dataset
 from wpt_bench.profiles import refuse_sizes
-from wpt_bench.protocol import DISCOUNT, WARM_UP, Progress, UserError
+from wpt_bench.protocol import Progress, UserError
 from wpt_bench.records import Episode, Identity, Run
 from wpt_bench.running.loop import execute
 from wpt_bench.running.machine import prepare_process
-from wpt_bench.running.plan import Layout, new_run, resolve, select, stages
+from wpt_bench.running.plan import HARNESS, Layout, new_run, resolve, select, stages
 from wpt_bench.running.provenance import provenance
 from wpt_bench.running.sequence import before_in_sequence
 from wpt_bench.running.stages import is_done, make, read_stage
@@ -125,7 +125,7 @@ def _refuse_other_versions(identity: Identity) -> None:
     for name in _OF_THE_GRID:
         if name not in identity.protocol:
             raise UserError(f"The run's protocol does not say {name}, so that nobody can make it again.")
-    for name, value in {**suite.protocol(task, identity.observation), "warm_up": WARM_UP, "discount": DISCOUNT}.items():
+    for name, value in (suite.protocol(task, identity.observation) | HARNESS).items():
         if identity.protocol.get(name) != value:
             raise UserError(
                 f"The run's protocol has {name} {identity.protocol.get(name)!r}, and that of {task.id} is {value!r} "
