@@ -50,7 +50,7 @@ class Section:
         summary: the one figure.
         embodiments: curves by embodiment, and their table.
         adaptation: curves of every task of the embodiment with most tasks, its name, and the table by task.
-        ablation: effects of WPT's parts; guidance, the schedule as the runs recorded it.
+        effects: of WPT's parts. guidance: the schedule as the runs recorded it.
         uncontrolled: what is missing to hold WPT against its control; empty where it is.
         diagnostics: why runs came out as they did: curves, where anything was told along the way, and their table.
         overall: aggregates, curves, profiles and comparisons of all methods.

@@ -21,9 +21,6 @@ with without_graphics():
 REWARD_VERSION = "v2"
 """Meta-World's dense reward; its V3 environments name it so. One environment step is worth 0 to 10."""
 
-FRAME = 18
-"""Numbers of one frame in an observation: hand (3), gripper opening, and two objects of position (3) and quaternion."""
-
 
 class Simulator:
     """One Meta-World task with observable goal, one environment step at a time.

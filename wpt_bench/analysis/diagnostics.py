@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from wpt_bench.analysis.evaluations import score_of
 from wpt_bench.records import Episode, Run
 
 RATIOS = {
@@ -75,8 +76,7 @@ def of_run(run: Run, episodes: Sequence[Episode]) -> list[dict[str, object]]:
             for name, value in episode.metrics.items():
                 here.setdefault(name, []).append(value)
         elif episode.kind == "prior":
-            score = episode.episode_return if run.score == "return" else episode.success_last
-            here.setdefault("prior_score", []).append(score / run.score_scale if run.score_scale else math.nan)
+            here.setdefault("prior_score", []).append(score_of(run, episode))
             here.setdefault("prior_return", []).append(episode.episode_return)
             here.setdefault("prior_success", []).append(episode.success_last)
     rows: list[dict[str, object]] = []

@@ -24,6 +24,12 @@ class Evaluation:
     wall_clock: float
 
 
+def score_of(run: Run, episode: Episode) -> float:
+    """An episode's score, 0 to 1 by the run's rule and scale; NaN where the scale is 0."""
+    value = episode.episode_return if run.score == "return" else episode.success_last
+    return value / run.score_scale if run.score_scale else math.nan
+
+
 def evaluations(run: Run, path: Path, episodes: Sequence[Episode]) -> list[Evaluation]:
     """Evaluations by rising environment step; raises RecordError, naming ``path``, if they are not whole."""
     found: dict[int, dict[int, tuple[float, Episode]]] = {}
@@ -35,8 +41,7 @@ def evaluations(run: Run, path: Path, episodes: Sequence[Episode]) -> list[Evalu
             raise records.RecordError(
                 f"{path} has evaluation episode {episode.index} at step {episode.env_step} twice (run {run.id})."
             )
-        value = episode.episode_return if run.score == "return" else episode.success_last
-        score = value / run.score_scale if run.score_scale else math.nan
+        score = score_of(run, episode)
         if not math.isfinite(score):
             raise records.RecordError(
                 f"{path}: the score of evaluation episode {episode.index} at step {episode.env_step} is not a finite "
@@ -76,8 +81,7 @@ def earlier_scores(run: Run, episodes: Sequence[Episode]) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for episode in episodes:
         if episode.kind == "earlier" and episode.env_step == last:
-            value = episode.episode_return if run.score == "return" else episode.success_last
-            found.setdefault(episode.task, []).append(value / run.score_scale)
+            found.setdefault(episode.task, []).append(score_of(run, episode))
     return {task: float(np.mean(scores)) for task, scores in found.items() if np.isfinite(scores).all()}
 
 

@@ -165,7 +165,7 @@ def measured(
 
     def cell(name: str, family: str) -> Cell:
         own = [method for method in table.methods if families.get(method) == family and method not in _NO_FAMILY]
-        return _measured(table, varied, name, family, own, _Bootstrap(resamples, seed))
+        return _measured(table, varied, name, own, _Bootstrap(resamples, seed))
 
     return _table(families.values(), cell)
 
@@ -285,7 +285,6 @@ def _measured(
     table: RunTable,
     varied: Mapping[str, Sequence[ArmTable]],
     name: str,
-    family: str,
     own: Sequence[str],
     bootstrap: _Bootstrap,
 ) -> Cell:
@@ -300,7 +299,7 @@ def _measured(
             return _non_expert(table, arms, bootstrap)
         if name == CROSS_EMBODIMENT:
             return _cross_embodiment(arms, bootstrap)
-        return _MEASURES[name](table, family, own, bootstrap)
+        return _MEASURES[name](table, own, bootstrap)
     except _NotMeasured as error:
         return Cell("not measured", why=str(error))
 
@@ -311,7 +310,7 @@ def _verdict(effect: Estimate) -> Verdict:
     return "yes" if effect.excludes_zero and effect.value > 0 else "no"
 
 
-def _reward_free(table: RunTable, family: str, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:
+def _reward_free(table: RunTable, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:
     withheld = [method for method in own if _attribute(table, method, "data_access") in _WITHHELD]
     if not withheld:
         raise _NotMeasured("its methods are granted rewards, and no run withheld them")
@@ -322,7 +321,7 @@ def _reward_free(table: RunTable, family: str, own: Sequence[str], bootstrap: _B
     return Cell(_verdict(effect), effect, methods=chosen)
 
 
-def _improvement(table: RunTable, family: str, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:
+def _improvement(table: RunTable, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:
     online = [method for method in own if _attribute(table, method, "online")]
     if not online:
         return Cell("no", methods=tuple(own), why="no environment steps, by construction")
@@ -334,7 +333,7 @@ def _improvement(table: RunTable, family: str, own: Sequence[str], bootstrap: _B
     return Cell(_verdict(effect), effect, methods=chosen)
 
 
-def _stability(table: RunTable, family: str, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:
+def _stability(table: RunTable, own: Sequence[str], bootstrap: _Bootstrap) -> Cell:
     chosen = _complete(table, own)
     scores = _strata(table, chosen, "score")
     figures = {"spread": float(np.mean([_SPREAD.value(one.values) for one in scores]))} | _drawdown(table, chosen)
@@ -403,7 +402,7 @@ def _arm_strata(arms: Sequence[ArmTable]) -> list[_Stratum]:
     return [_Stratum(column, seeds) for matrix, seeds in matrices for column in matrix.T]
 
 
-_Measure = Callable[[RunTable, str, Sequence[str], _Bootstrap], Cell]
+_Measure = Callable[[RunTable, Sequence[str], _Bootstrap], Cell]
 _WITHHELD = ("reward-free", "demonstrations")
 _NO_FAMILY = {*ARMS, RANDOM_REPLAY} - {"wpt", SCRATCH}
 _MEASURES: dict[str, _Measure] = {

@@ -208,7 +208,7 @@ def split(groups: Sequence[Hashable], fraction: float, seed: int) -> tuple[list[
     A group of a single episode has none to spare.
 
     Args:
-        groups: for every episode, what it belongs to: its embodiment.
+        groups: for every episode, what it belongs to: its scene.
         fraction: of each group to hold out, rounded.
         seed: of the draw; a group's draw does not depend on the other groups' episodes.
     """

@@ -18,6 +18,10 @@ KEEP = 2
 """The one before is kept until the next has been written whole."""
 
 
+SECONDS = 20.0
+"""Between two checkpoints of a run or a stage, unless told otherwise."""
+
+
 class Damaged(Exception):
     """A checkpoint cannot be gone on from; the message says why."""
 

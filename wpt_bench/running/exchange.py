@@ -127,7 +127,7 @@ def _perform_in(layout: Layout, job: Job, work: Work, progress: Progress, *, pat
 
 
 def _fetch_inputs(store: storage.Store, job: Job, work: Work, layout: Layout, progress: Progress) -> Path | None:
-    """The data set's folder in the cache, if the job sees data; its stage's weights are there too then."""
+    """The data set's folder in the cache, if the job sees data; what the job starts from is there too then."""
     stage = job.stage if isinstance(job, Identity) else None
     if stage and not storage.fetch_once(store, f"stages/{stage}", layout.stage(stage)):
         raise UserError(f"The stage {stage} is not in storage {store.url}; make it: wpt-bench pretrain.")

@@ -11,10 +11,11 @@ from wpt_bench import records
 from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import UserError
 from wpt_bench.records import Identity, RecordError
+from wpt_bench.running import checkpoint
 from wpt_bench.running.exchange import Exchange, Stored
 from wpt_bench.running.jobs import Ended, Job, JobError, Report, Start, Work, failure
 from wpt_bench.running.local import LocalPool
-from wpt_bench.running.loop import CHECKPOINT_SECONDS, Busy, lock
+from wpt_bench.running.loop import Busy, lock
 from wpt_bench.running.plan import Layout, StageIdentity, new_run
 from wpt_bench.running.stages import Failure, is_done, keep_failure, read_stage, why_failed
 
@@ -122,7 +123,7 @@ def run_grid(
     start: Start | None = None,
     storage: str = "",
     trackers: Sequence[str] = (),
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    checkpoint_seconds: float = checkpoint.SECONDS,
 ) -> Outcome:
     """Makes all runs that are not done, each with one torch thread: ``workers`` at a time in processes of this machine,
     or with ``start`` on another executor (see ``executors``), which exchanges files through ``storage``.

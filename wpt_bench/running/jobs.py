@@ -15,7 +15,8 @@ import torch
 from wpt_bench import records
 from wpt_bench.protocol import Progress, UserError
 from wpt_bench.records import Identity, RecordError
-from wpt_bench.running.loop import CHECKPOINT_SECONDS, Busy, execute
+from wpt_bench.running import checkpoint
+from wpt_bench.running.loop import Busy, execute
 from wpt_bench.running.plan import Layout, StageIdentity
 from wpt_bench.running.stages import make
 
@@ -45,7 +46,7 @@ class Work:
     data_digest: str = ""
     storage: str = ""
     trackers: tuple[str, ...] = ()
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    checkpoint_seconds: float = checkpoint.SECONDS
 
 
 class JobError(Exception):

@@ -42,7 +42,6 @@ from wpt_bench.running.stages import whole_weights
 from wpt_bench.running.subset import choose, mixed
 from wpt_bench.running.tracking import Trackers
 
-CHECKPOINT_SECONDS = 20.0
 LOCK_SECONDS = 1.0
 """How long a lock may be held by somebody who only looks whether it is."""
 
@@ -82,7 +81,7 @@ def execute(
     progress: Progress,
     *,
     device: str = "cpu",
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    checkpoint_seconds: float = checkpoint.SECONDS,
     episodes: int | None = None,
     patient: bool = False,
     trackers: Sequence[str] = (),

@@ -35,7 +35,6 @@ from wpt_bench.running.provenance import provenance
 from wpt_bench.running.subset import choose
 from wpt_bench.wpt.pretraining import Example, Pretrainer, open_loop_error, validation_loss
 
-CHECKPOINT_SECONDS = 30.0
 VALIDATIONS = 10
 """Validations along a pre-training."""
 VALIDATION_BATCH = 16
@@ -145,7 +144,7 @@ def make(
     progress: Progress,
     *,
     device: str = "cpu",
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    checkpoint_seconds: float = checkpoint.SECONDS,
 ) -> None:
     """Makes a stage, or goes on with it from its last checkpoint; returns at once if it is done."""
     stage_id = records.digest(identity)
