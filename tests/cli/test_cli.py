@@ -291,6 +291,14 @@ def test_the_data_card_counts_what_finished_runs_retrieved(benched: Path, tmp_pa
     assert all(value is None for value in retrieved())
 
 
+@pytest.mark.parametrize("name", ["out[a]", "out[/a]", "[red]", "out\\[b]"])
+def test_brackets_in_paths_are_no_markup(kept: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(kept, tmp_path / name)
+    assert f"{folder}: " in call("verify", folder)
+    (folder / "runs.jsonl").write_text("")
+    assert str(folder / "runs.jsonl") in CliRunner().invoke(app, ["verify", str(folder)]).stderr
+
+
 def test_killed_and_then_gone_on_with_by_two_at_once_it_ends_as_in_calm(benched: Path, tmp_path: Path) -> None:
     """Status tells what is going on; no run is made twice; nobody fails because of the other."""
     out = tmp_path / "out"

@@ -19,6 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperCommand
 
 from wpt_bench import records
@@ -140,7 +141,7 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool, *, title: str) -> None
     for heading in rows[0] if rows else ():
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*[plain(_cell(value)) for value in row.values()])
+        table.add_row(*[Text(_cell(value)) for value in row.values()])
     console.print(table)
 
 
@@ -160,12 +161,12 @@ def print_json(value: Any) -> None:
 def say_wrong(sentences: Iterable[str]) -> None:
     """Says on standard error what is wrong, a line for each thing."""
     for sentence in sentences:
-        errors.print(f"[red]Error:[/] {plain(sentence)}", highlight=False, soft_wrap=True)
+        say(sentence, errors, label="Error: ")
 
 
-def plain(text: str) -> str:
-    """Text in which square brackets are no markup."""
-    return text.replace("[", "\\[")
+def say(text: str, where: Console = console, *, label: str = "") -> None:
+    """A line as it is: brackets are no markup, and the terminal wraps it. ``label`` stands before it in red."""
+    where.print(Text.assemble((label, "red"), text), soft_wrap=True)
 
 
 def asking(yes: bool) -> Callable[[str], bool]:
@@ -189,12 +190,13 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[what]}", markup=False),
     )
-    with Progress(*columns, TextColumn("{task.fields[what]}"), console=errors, transient=True) as bars:
+    with Progress(*columns, console=errors, transient=True) as bars:
         bar = bars.add_task(title, total=1.0, what="")
 
         def progress(fraction: float, what: str = "") -> None:
-            bars.update(bar, completed=fraction, what=plain(what))
+            bars.update(bar, completed=fraction, what=what)
 
         yield progress
 
@@ -202,7 +204,12 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
 @contextmanager
 def grid_bars(names: dict[str, str], title: str = "all") -> Iterator[Callable[[str, float, str], None]]:
     """One bar for everything with time left, one for each job that is being done; finished ones leave a line."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[what]}"))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[what]}", markup=False),
+    )
     with Progress(*columns, console=errors) as bars:
         overall = bars.add_task(title, total=len(names), what=f"0/{len(names)}")
         active: dict[str, TaskID] = {}
@@ -215,10 +222,10 @@ def grid_bars(names: dict[str, str], title: str = "all") -> Iterator[Callable[[s
             if run_id not in active and fraction < 1:
                 active[run_id] = bars.add_task(names[run_id], total=1.0, what="")
             if fraction < 1:
-                bars.update(active[run_id], completed=fraction, what=plain(what))
+                bars.update(active[run_id], completed=fraction, what=what)
             elif run_id in active:
                 bars.remove_task(active.pop(run_id))
-                bars.console.print(f"{names[run_id]}: {plain(what)}", highlight=False)
+                say(f"{names[run_id]}: {what}", bars.console)
 
         yield show
 

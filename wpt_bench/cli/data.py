@@ -26,6 +26,7 @@ from wpt_bench.cli.console import (
     parts,
     print_json,
     progress_bar,
+    say,
     say_wrong,
 )
 from wpt_bench.protocol import UserError
@@ -48,7 +49,7 @@ def collect(
     layout = Layout(out)
     with progress_bar("collecting data") as progress:
         dataset = bench.ensure_data(selection, layout, progress, asking(yes), workers=workers)
-    console.print(f"{len(dataset.episodes)} episodes, digest {dataset.digest}, in {dataset.path}", highlight=False)
+    say(f"{len(dataset.episodes)} episodes, digest {dataset.digest}, in {dataset.path}")
 
 
 @command(data_app, "wpt-bench data card dmc · wpt-bench data card dmc --tasks walker-walk,walker-run --json")
@@ -92,7 +93,7 @@ def verify(
     else:
         say_wrong(problems)
         if not problems:
-            console.print(f"{folder}: every file is whole.", highlight=False)
+            say(f"{folder}: every file is whole.")
     if problems:
         raise typer.Exit(1)
 
@@ -114,7 +115,7 @@ def export(
     dataset = Dataset.open(Layout(out).data(suite, profile))
     labelled: dict[str, Any] = {"suite": registry.suite(suite), "task": registry.task(suite, task)} if task else {}
     made = to_minari(dataset, dataset_id, scene=scene, **labelled)
-    console.print(f"{made.total_episodes} episodes, {made.total_steps} agent steps, as {dataset_id}", highlight=False)
+    say(f"{made.total_episodes} episodes, {made.total_steps} agent steps, as {dataset_id}")
 
 
 @command(data_app, "wpt-bench data import my/walker-v0 out/data/mine dmc walker", "import")
@@ -139,4 +140,4 @@ def import_(
         scene=scene,
         action_repeat=action_repeat,
     )
-    console.print(f"{len(made.episodes)} episodes in {folder}", highlight=False)
+    say(f"{len(made.episodes)} episodes in {folder}")

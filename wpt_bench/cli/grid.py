@@ -32,13 +32,12 @@ from wpt_bench.cli.console import (
     Yes,
     app,
     command,
-    console,
     errors,
     grid_bars,
     numbers_in,
     parts,
-    plain,
     print_rows,
+    say,
     seeds_in,
 )
 from wpt_bench.cli.jobs import (
@@ -219,7 +218,7 @@ def experiment(
     digest = dataset.digest if dataset else None
     plan, lost = experimenting.keep(asked, loaded, experimenting.plan(asked, varied, digest), layout, digest)
     if lost:
-        errors.print(plain(lost), highlight=False, soft_wrap=True)
+        say(lost, errors)
     failed = make_runs(selections, dataset, layout, where, retries, trackers, published, check=False)
     again = f"wpt-bench experiment {name} --suite {suite} --profile {profile}"
     again += _narrowed(plan, asked.profile(loaded, suite).grid(suite))
@@ -264,11 +263,11 @@ def status(
         digest = dataset.digest if dataset else None
         if stored and selection.needs_data and dataset is None:
             unknown = f"{out} has no {name} data, without which runs that learn from it cannot be looked up in storage"
-            errors.print(f"{plain(unknown)}: give the --out of the command that makes them.", soft_wrap=True)
+            say(f"{unknown}: give the --out of the command that makes them.", errors)
         plans, faults = records.find_plans(layout.plans, selection.suite, loaded.name)
         plans, outdated = current(plans, digest)
         for fault in (*faults, *outdated):
-            errors.print(plain(fault), highlight=False, soft_wrap=True)
+            say(fault, errors)
         wanted: dict[str, tuple[Any, list[str]]] = {
             records.digest(run): (run, []) for run in identities(selection, digest)
         }
@@ -384,16 +383,15 @@ def _dry_run(selections: Sequence[Any], profile: Any, layout: Any, workers: int,
         title=f"{selection.suite} · {selection.profile.name} · {selection.grid.budget:,} environment steps each",
     )
     if missing:
-        console.print(f"To be collected first: {', '.join(missing)}.", highlight=False)
+        say(f"To be collected first: {', '.join(missing)}.")
     shared = stages_of(needing, dataset.digest if dataset and not missing else "not collected")
     first = [stage for stage_id, stage in shared.items() if not is_done(layout, stage_id) and stage_id not in there]
     if first:
         said = f"To be pre-trained or shared by tasks: {len(first)}; the hours below are with them."
-        console.print(said, highlight=False)
+        say(said)
     cost = estimate(profile, selection.suite, layout, [*first, *pending], workers=workers)
     basis = "from finished runs" if cost.measured else "from the profile"
-    console.print(
+    say(
         f"{cost.runs} runs to make on {workers} workers: about {cost.hours:.2f} hours ({basis}); disk about "
-        f"{cost.disk_gib} GiB ({cost.free_disk_gib:.0f} free); memory up to {cost.memory_gib} GiB.",
-        highlight=False,
+        f"{cost.disk_gib} GiB ({cost.free_disk_gib:.0f} free); memory up to {cost.memory_gib} GiB."
     )

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from wpt_bench import records
-from wpt_bench.cli.console import asking, errors, grid_bars, plain, progress_bar
+from wpt_bench.cli.console import asking, errors, grid_bars, progress_bar, say
 from wpt_bench.protocol import UserError
 
 
@@ -121,7 +121,7 @@ def take_published(published: Path | None, layout: Any, stages: Collection[str],
         )
     elif not any(taken):
         said = [f"Nothing is taken from {published}: it is made already, or not there from the same data and settings."]
-    errors.print(plain(" ".join(said)), highlight=False, soft_wrap=True)
+    say(" ".join(said), errors)
 
 
 def takeable(published: Path | None) -> set[str]:
@@ -141,4 +141,4 @@ def takeable(published: Path | None) -> set[str]:
 def say_failed(failed: Mapping[str, str], names: Mapping[str, str]) -> None:
     """A line for each job that failed, by its id, with the name it goes by."""
     for run_id, why in failed.items():
-        errors.print(f"[red]Failed:[/] {plain(names[run_id])}: {plain(why.strip().splitlines()[-1])}", soft_wrap=True)
+        say(f"{names[run_id]}: {why.strip().splitlines()[-1]}", errors, label="Failed: ")

@@ -18,11 +18,10 @@ from wpt_bench.cli.console import (
     Suite,
     app,
     command,
-    console,
     errors,
-    plain,
     print_json,
     progress_bar,
+    say,
     say_wrong,
 )
 from wpt_bench.cli.reporting import keep_page, render_published
@@ -82,9 +81,9 @@ def publish(
     made = archive.add(folder, made, contents | ({records.CARD: card} if card else {}))
     made = keep_page(folder, render_published(folder, layout)[1], made)
     for gap in (*gaps, *(f"{gap.id} ({gap.status}): {gap.why}" for gap in made.left_out)):
-        errors.print(f"Left out: {plain(gap)}", highlight=False, soft_wrap=True)
-    console.print(f"{made.runs} runs, {made.episodes} episodes, in {folder}", highlight=False, soft_wrap=True)
-    console.print(f"Check it: wpt-bench verify {folder}", highlight=False, soft_wrap=True)
+        say(f"Left out: {gap}", errors)
+    say(f"{made.runs} runs, {made.episodes} episodes, in {folder}")
+    say(f"Check it: wpt-bench verify {folder}")
 
 
 @command(app, "wpt-bench verify results · wpt-bench verify results/metaworld-gate --rerun 00a5 --episodes 2", "verify")
@@ -138,7 +137,7 @@ def _again(one: Any, out: Path, episodes: int) -> Any:
 def _say_checked(its: Any) -> None:
     say_wrong(its.findings)
     compared = f"{its.runs} runs, {its.episodes} episodes and {its.figures} figures compared"
-    console.print(f"{its.folder}: {compared}, {len(its.findings)} findings.", highlight=False, soft_wrap=True)
+    say(f"{its.folder}: {compared}, {len(its.findings)} findings.")
 
 
 def _say_again(again: Any) -> None:
@@ -148,15 +147,12 @@ def _say_again(again: Any) -> None:
     made = f"Run {again.run}: {again.episodes} training episodes were made again"
     if not again.environment:
         said = f"{made}; {again.compared} rows were compared, each to the last bit, {len(again.findings)} findings."
-        console.print(said, highlight=False, soft_wrap=True)
+        say(said)
         return
     environment = "; ".join(again.environment)
     compared = f"{again.compared} returns from before the first update were compared, within {TOLERANCE:.0%}"
-    errors.print(
-        plain(
-            f"{made}, but not in the environment of its record ({environment}), so equality cannot be demanded: "
-            f"{compared if again.compared else 'nothing of it can be compared'}."
-        ),
-        highlight=False,
-        soft_wrap=True,
+    say(
+        f"{made}, but not in the environment of its record ({environment}), so equality cannot be demanded: "
+        f"{compared if again.compared else 'nothing of it can be compared'}.",
+        errors,
     )

@@ -27,6 +27,7 @@ from wpt_bench.cli.console import (
     print_json,
     print_rows,
     progress_bar,
+    say,
     say_wrong,
     seeds_in,
 )
@@ -190,7 +191,7 @@ def report_experiment(plan: Any, layout: Any, again: str, as_json: bool) -> None
         print_json(json.loads((page.parent / "summary.json").read_text()) | {"report": str(page)})
         return
     show(summary, console)
-    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    say(f"Report: {page}")
 
 
 def keep_page(folder: Path, page: Path, manifest: Any) -> Any:
@@ -276,4 +277,4 @@ def _say(comparisons: Any, page: Path, as_json: bool) -> None:
     show_declared(_declared(), console)
     for comparison in comparisons:
         show_measured(comparison, console)
-    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    say(f"Report: {page}")

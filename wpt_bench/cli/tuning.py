@@ -27,13 +27,12 @@ from wpt_bench.cli.console import (
     Yes,
     app,
     command,
-    console,
-    errors,
     grid_bars,
     parts,
-    plain,
     print_json,
     print_rows,
+    say,
+    say_wrong,
     seeds_in,
 )
 from wpt_bench.cli.jobs import data_of, job_names, say_failed, where_made
@@ -109,11 +108,9 @@ def _say_tuned(record: Any, file: Path) -> None:
     on = f"{', '.join(record.methods)} on {', '.join(record.tasks)}, seeds {', '.join(map(str, record.seeds))}"
     print_rows(rows, False, title=f"settings.{record.table}: {on}")
     if record.best is None:
-        errors.print(
-            f"[red]Error:[/] No trial of settings.{plain(record.table)} was without a failed run.", soft_wrap=True
-        )
+        say_wrong([f"No trial of settings.{record.table} was without a failed run."])
         return
     best = f"Best is trial {record.best} (trial 0 has the profile's present settings). In the profile:"
     raised = f"Evaluations spent: {record.evaluations}. Raise tuning_evaluations by it: {', '.join(record.read_by)}."
     for text in (best, "", record.toml, "", raised, f"Record: {file}"):
-        console.print(plain(text), highlight=False, soft_wrap=True)
+        say(text)
