@@ -7,9 +7,11 @@ import pytest
 
 from running import small
 from wpt_bench import records
+from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import UserError
-from wpt_bench.running.plan import Layout, identities, new_run, stages
+from wpt_bench.running.plan import Layout, identities, new_run, select, stages
 from wpt_bench.running.simulate import Simulated, makespan, makespans, measured, simulated
+from wpt_bench.running.stages import Stage
 
 
 def free(*seconds: float) -> list[Simulated]:
@@ -70,6 +72,32 @@ def test_times_are_those_of_finished_runs(tmp_path: Path) -> None:
     wpt = small.selection(("wpt",))
     with pytest.raises(UserError, match="how long pre-training, wpt takes"):
         simulated(identities(wpt, "d"), stages(wpt, "d"), times)
+
+
+def test_a_stage_is_measured_once_however_many_runs_start_from_it(
+    prepared: tuple[Layout, Dataset], tmp_path: Path
+) -> None:
+    """Of two stages of 10 and 30 seconds three runs start from the first and one from the second."""
+    layout, data = Layout(tmp_path), prepared[1].digest
+    ids = []
+    for updates, seconds in ((20, 10.0), (21, 30.0)):
+        stage = small.stage(data, updates=updates)
+        ids.append(records.digest(stage))
+        records.make_folder(layout.stage(ids[-1]))
+        made = Stage(ids[-1], msgspec.to_builtins(stage), {}, seconds, [], [])
+        layout.record(ids[-1]).write_bytes(msgspec.json.encode(made))
+    for seed in range(4):
+        run = new_run(msgspec.structs.replace(small.identity("wpt", data, seed=seed), stage=ids[seed == 3]))
+        run.status, run.wall_clock = "done", 1.0
+        records.write_run(layout.runs / run.id, run)
+    assert measured(layout, "dmc", "small") == {"wpt": 1.0, "pre-training": 20.0}
+
+
+def test_tasks_of_a_sequence_are_made_one_after_another() -> None:
+    tasks = ("cartpole-balance", "cartpole-balance-sparse")
+    runs = identities(select("dmc", small.profile(sequence=True), tasks, ("dreamer",), (0, 1)), None)
+    jobs = simulated(runs, (), {"dreamer": 5.0})
+    assert makespan(jobs, 100) == 10 and makespan(jobs, 1) == 20
 
 
 def test_a_grid_of_72_tasks_18_methods_and_5_seeds() -> None:

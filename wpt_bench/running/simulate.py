@@ -42,7 +42,8 @@ class Makespan:
 def makespan(jobs: Sequence[Simulated], workers: int) -> float:
     """Seconds until all jobs have ended, each worker taking the first job in order that may begin.
 
-    That is what the grid does: stages come first in its order, and a run waits for its stage alone.
+    That is what the grid does: stages come first in its order, and a run waits for its stage, or in a sequence of tasks
+    for the run before.
     """
     waiting: dict[str, list[int]] = {}
     ready: list[int] = []
@@ -76,8 +77,9 @@ def makespans(jobs: Sequence[Simulated], workers: Sequence[int]) -> list[Makespa
 
 
 def measured(layout: Layout, suite: str, profile: str) -> dict[str, float]:
-    """Mean seconds of the finished runs of a suite and profile, by method, and of stages, under ``stage``."""
+    """Mean seconds of the finished runs of a suite and profile, by method, and of their stages, by ``stage_name``."""
     seconds: dict[str, list[float]] = {}
+    stages: set[str] = set()
     for folder in records.find_runs(layout.runs):
         try:
             run = records.read_run(folder)
@@ -86,8 +88,11 @@ def measured(layout: Layout, suite: str, profile: str) -> dict[str, float]:
         if run.status != "done" or (run.identity.suite, run.identity.profile) != (suite, profile):
             continue
         seconds.setdefault(run.identity.method, []).append(run.wall_clock)
-        stage = read_stage(layout, run.identity.stage) if run.identity.stage else None
-        if stage is not None:
+        stage_id = run.identity.stage
+        if stage_id is None or stage_id in stages:
+            continue
+        stages.add(stage_id)
+        if (stage := read_stage(layout, stage_id)) is not None:
             seconds.setdefault(stage_name(stage.identity), []).append(stage.wall_clock)
     return {method: sum(times) / len(times) for method, times in seconds.items()}
 
@@ -102,7 +107,7 @@ def simulated(runs: Sequence[Identity], stages: Sequence[StageIdentity], times: 
     named: list[tuple[str, str, str | None]] = [
         (stage_name(msgspec.to_builtins(stage)), digest(stage), None) for stage in stages
     ]
-    named += [(run.method, digest(run), run.stage) for run in runs]
+    named += [(run.method, digest(run), run.after or run.stage) for run in runs]
     lacking = list(dict.fromkeys(name for name, _, _ in named if name not in times))
     if lacking:
         raise UserError(f"No finished run says how long {', '.join(lacking)} takes; make one, or choose other methods.")
