@@ -15,13 +15,13 @@ from markupsafe import Markup
 from wpt_bench.analysis.aggregate import NO_SPREAD
 from wpt_bench.analysis.archive import PAGE
 from wpt_bench.analysis.bootstrap import CONFIDENCE
-from wpt_bench.analysis.compare import Comparison, compare_runs
+from wpt_bench.analysis.compare import Comparison
 from wpt_bench.analysis.diagnostics import READING
-from wpt_bench.analysis.experiment import ExperimentSummary, summarise
+from wpt_bench.analysis.experiment import ExperimentSummary
 from wpt_bench.analysis.properties import DECLARED_RULES, EFFECTS, POOLING, Properties, reasons
-from wpt_bench.analysis.scores import SCRATCH, read
+from wpt_bench.analysis.scores import SCRATCH
 from wpt_bench.analysis.summary import figures, plain, properties
-from wpt_bench.records import Identity, Plan, make_folder, write_atomic
+from wpt_bench.records import make_folder, write_atomic
 from wpt_bench.reports import world_model
 from wpt_bench.reports.content import card_table
 from wpt_bench.reports.factors import ExperimentSection, experiment_section
@@ -37,52 +37,6 @@ NOTHING: Mapping[str, Any] = {}
 _INTERVAL = re.compile(rf"\[[^\]]*\]|\({NO_SPREAD}\)")
 
 
-def render(
-    root_of_runs: Path,
-    out_folder: Path,
-    *,
-    title: str,
-    suite: str,
-    profile: str,
-    extras: Mapping[str, Any] = NOTHING,
-    declared: Properties | None = None,
-    expected: Iterable[Identity] | None = None,
-    command: str | None = None,
-    plans: Sequence[Plan] = (),
-) -> Path:
-    """Renders the report of all runs of one suite and profile, from records alone, and returns the page's path.
-
-    Args:
-        root_of_runs: folder of run folders, or a published folder.
-        out_folder: made if need be; receives ``report.html``, ``summary.json``, ``scores.csv``, ``figures/`` and
-            ``tables/``.
-        title: heading of the page.
-        suite: name of the suite.
-        profile: name of the profile.
-        extras: what the records do not hold, each optional. ``open_loop`` and ``open_loop_examples``: see
-            ``world_model.open_loop``. ``data_card``: rows (dicts) of the data card.
-        declared: Table 1 as the installed methods declare it, which records do not hold; left out without.
-        expected: identities of the runs that belong to the report; see ``analysis.scores.load_runs``.
-        command: that renders this page again.
-        plans: of the experiments of the suite and profile.
-
-    Raises:
-        UserError: there are no runs to report on.
-    """
-    reading = read(root_of_runs)
-    comparisons = compare_runs(reading, suite=suite, profile=profile, expected=expected, plans=plans)
-    experiments = [summarise(plan, reading) for plan in plans]
-    return write(
-        comparisons,
-        out_folder,
-        title=title,
-        extras=extras,
-        declared=declared,
-        command=command,
-        experiments=experiments,
-    )
-
-
 def write(
     comparisons: Sequence[Comparison],
     out_folder: Path,
@@ -94,10 +48,20 @@ def write(
     experiments: Sequence[ExperimentSummary] = (),
     faults: Sequence[str] = (),
 ) -> Path:
-    """Writes the report of comparisons that are already made; otherwise as ``render``.
+    """Writes the report of all runs of one suite and profile, and returns the page's path.
 
-    ``experiments``: those of the suite and profile; of the ones that have a place in the report, what they found is
-    shown. ``faults``: what else could not be read, a sentence each.
+    Args:
+        comparisons: one for each kind of observation.
+        out_folder: made if need be; receives ``report.html``, ``summary.json``, ``scores.csv``, ``figures/`` and
+            ``tables/``.
+        title: heading of the page.
+        extras: what the records do not hold, each optional. ``open_loop`` and ``open_loop_examples``: see
+            ``world_model.open_loop``. ``data_card``: rows (dicts) of the data card.
+        declared: Table 1 as the installed methods declare it, which records do not hold; left out without.
+        command: that renders this page again.
+        experiments: those of the suite and profile; of the ones that have a place in the report, what they found is
+            shown.
+        faults: what else could not be read, a sentence each.
     """
     sections = [section(comparison) for comparison in comparisons]
     beside = {one.name: experiment_section(one) for one in experiments if one.name in PLACED and one.done}

@@ -5,6 +5,9 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+from wpt_bench.analysis.compare import compare_runs
+from wpt_bench.analysis.experiment import summarise
+from wpt_bench.analysis.scores import read
 from wpt_bench.reports import page
 
 VOID = {"meta", "br", "hr", "img", "link", "input", "source"}
@@ -78,5 +81,9 @@ class Parsed(HTMLParser):
         assert isinstance(self.panels, dict)
 
 
-def render(root, out, **options):
-    return Parsed(page.render(root, out, **{"title": "A title", "suite": "dmc", "profile": "quick", **options}))
+def render(root, out, *, title="A title", suite="dmc", profile="quick", expected=None, plans=(), **options):
+    """The page of all runs below a folder."""
+    reading = read(root)
+    comparisons = compare_runs(reading, suite=suite, profile=profile, expected=expected, plans=plans)
+    experiments = [summarise(plan, reading) for plan in plans]
+    return Parsed(page.write(comparisons, out, title=title, experiments=experiments, **options))

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.resources import files
 
 import numpy as np
-import pandas as pd
 
 from wpt_bench.analysis.aggregate import METRICS, Estimate, aggregate, difference
 
@@ -72,12 +70,6 @@ def simulate(metric: str, seeds: int, tasks: int, *, trials: int = TRIALS, seed:
         false_alarms=float(np.mean([one.excludes_zero for one in differences])),
         trials=trials,
     )
-
-
-def published() -> pd.DataFrame:
-    """``results/resolution.csv``: ``simulate`` for some numbers of seeds and tasks, rounded to four digits."""
-    with files("wpt_bench.results").joinpath("resolution.csv").open() as file:
-        return pd.read_csv(file)
 
 
 Ends = tuple[float | None, float | None]

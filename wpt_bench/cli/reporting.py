@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -152,6 +151,7 @@ def report_grid(selection: Any, layout: Any, as_json: bool) -> None:
     from wpt_bench.analysis.compare import compare_runs
     from wpt_bench.analysis.experiment import summarise
     from wpt_bench.analysis.scores import Reading
+    from wpt_bench.reports.page import write
     from wpt_bench.running import bench as benching
     from wpt_bench.running.experiment import current
     from wpt_bench.running.plan import identities
@@ -174,7 +174,16 @@ def report_grid(selection: Any, layout: Any, as_json: bool) -> None:
     ):
         command += f" --{option} {','.join(chosen)}" if chosen != list(own) else ""
     page, title = layout.report(suite, profile), f"wpt-bench: {suite}, {profile}"
-    made = _render(comparisons, page, title, command, extras, experiments=found, faults=faults)
+    made = write(
+        comparisons,
+        page,
+        title=title,
+        extras=extras,
+        declared=_declared(),
+        command=command,
+        experiments=found,
+        faults=faults,
+    )
     _say(comparisons, made, as_json)
 
 
@@ -211,6 +220,7 @@ def render_published(folder: Path, layout: Any) -> tuple[Any, Path, list[str]]:
     """The comparisons of committed records, their page, and a sentence for whatever is not as it was published."""
     from wpt_bench.analysis import archive
     from wpt_bench.analysis.publish import read_published
+    from wpt_bench.reports.page import write
     from wpt_bench.running import kept
 
     manifest = archive.read_manifest(folder)
@@ -223,35 +233,19 @@ def render_published(folder: Path, layout: Any) -> tuple[Any, Path, list[str]]:
     title = f"wpt-bench: {manifest.suite}, {manifest.profile}, as published"
     page = layout.out / "reports" / f"published-{folder.resolve().name}"
     command = f"wpt-bench report {folder}"
-    made = _render(comparisons, page, title, command, extras, experiments=found, faults=faults)
-    unread = [text for one in comparisons for text in one.table.problems]
-    unread += [text for one in found for text in one.problems]
-    return comparisons, made, list(dict.fromkeys([*faults, *unread]))
-
-
-def _render(
-    comparisons: Any,
-    folder: Path,
-    title: str,
-    command: str,
-    extras: dict[str, Any],
-    *,
-    experiments: Sequence[Any] = (),
-    faults: Sequence[str] = (),
-) -> Path:
-    """Writes the page."""
-    from wpt_bench.reports.page import write
-
-    return write(
+    made = write(
         comparisons,
-        folder,
+        page,
         title=title,
         extras=extras,
         declared=_declared(),
         command=command,
-        experiments=experiments,
+        experiments=found,
         faults=faults,
     )
+    unread = [text for one in comparisons for text in one.table.problems]
+    unread += [text for one in found for text in one.problems]
+    return comparisons, made, list(dict.fromkeys([*faults, *unread]))
 
 
 def _declared() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -122,7 +123,7 @@ def _perform_in(layout: Layout, job: Job, work: Work, progress: Progress, *, pat
         raise
     storage.push(held, done=True)
     if isinstance(job, Identity):
-        storage.remove(held.folder)
+        shutil.rmtree(held.folder, ignore_errors=True)  # it is in storage
     return made
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -301,8 +300,3 @@ def _ask(store: Store, request: Callable[..., Any], *arguments: Any, **options: 
         raise UserError(
             f"Storage {store.url} does not answer as it should ({type(error).__name__}: {error})."
         ) from error
-
-
-def remove(folder: Path) -> None:
-    """Removes a local folder whose contents are in storage."""
-    shutil.rmtree(folder, ignore_errors=True)

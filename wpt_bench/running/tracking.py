@@ -13,8 +13,6 @@ from typing import Any, Protocol
 from wpt_bench.protocol import UserError
 from wpt_bench.records import Episode, Run
 
-DEFAULT = ("tensorboard",)
-
 
 class Tracker(Protocol):
     """Takes points of a run's curves."""
