@@ -19,7 +19,7 @@ from wpt_bench.cli import app
 from wpt_bench.protocol import UserError
 from wpt_bench.running.loop import execute
 from wpt_bench.running.plan import Layout
-from wpt_bench.running.tracking import DEFAULT, chosen
+from wpt_bench.running.tracking import chosen
 
 SCRIPT = """
 import sys
@@ -160,9 +160,8 @@ def test_wandb_that_cannot_begin_is_a_warning(tmp_path: Path, monkeypatch: pytes
 
 
 def test_wandb_is_used_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert DEFAULT == ("tensorboard",)
     (option,) = [one for one in get_command(app).commands["run"].params if one.name == "tracker"]
-    assert chosen(option.default) == DEFAULT
+    assert chosen(option.default) == ("tensorboard",)
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
     with pytest.raises(UserError, match="The tracker wandb is not installed; install it: pip install wandb"):
         chosen("wandb")
