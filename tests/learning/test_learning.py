@@ -64,7 +64,7 @@ def profile(kind: str) -> Profile:
                 seeds=SEEDS,
                 methods=(),
                 budget=tiny_suite.FRAMES * (60 if pixels else 100),
-                data=Data(),
+                data=Data(pixels=pixels),
                 evaluation_every=1.0,
                 evaluation_episodes=EPISODES,
                 retrieved=20,
