@@ -420,3 +420,12 @@ def find_runs(root: Path) -> Iterator[Path]:
     """Folders below ``root`` that hold a ``run.json``, in a fixed order."""
     if root.is_dir():
         yield from sorted(path.parent for path in root.glob(f"*/{RECORD}"))
+
+
+def readable_runs(root: Path) -> Iterator[Run]:
+    """The records of ``find_runs`` that can be read; those that cannot are for ``wpt-bench status`` to name."""
+    for folder in find_runs(root):
+        try:
+            yield read_run(folder)
+        except RecordError:
+            continue

@@ -19,6 +19,7 @@ from wpt_bench.data.store import Dataset
 from wpt_bench.records import digest
 from wpt_bench.running import bench
 from wpt_bench.running.grid import run_grid
+from wpt_bench.running.local import this_machine
 from wpt_bench.running.plan import Layout
 
 WORKERS = 2
@@ -73,7 +74,7 @@ def _grid(out: Path, dataset: Dataset, updates: int, budget: int, seeds: tuple[i
         )
         for seed in seeds
     ]
-    outcome = run_grid(runs, Layout(out), dataset.path, lambda *what: None, workers=workers, stages=[stage])
+    outcome = run_grid(runs, Layout(out), dataset.path, lambda *what: None, this_machine(workers), stages=[stage])
     assert not outcome.failed
     return len(outcome.done)
 

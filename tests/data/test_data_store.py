@@ -173,10 +173,10 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
     code = (
         "import resource, sys; from pathlib import Path; from test_data_store import writer, episode\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "from wpt_bench.protocol import UserError\n"
+        "from wpt_bench.records import Unwritable\n"
         "try:\n"
         "    with writer(Path(sys.argv[1])) as shard: shard.add_episode(**episode(20))\n"
-        "except UserError as error: print(error)"
+        "except Unwritable as error: print(error)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
@@ -185,7 +185,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
         text=True,
         check=True,
     )
-    assert done.stdout.startswith("The disk is full")
+    assert done.stdout.startswith(f"File too large ({tmp_path}") and "make room" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

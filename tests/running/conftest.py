@@ -9,7 +9,9 @@ import torch
 from running import small
 from wpt_bench.data.store import Dataset
 from wpt_bench.running import bench
-from wpt_bench.running.plan import Layout
+from wpt_bench.running.grid import run_grid
+from wpt_bench.running.local import this_machine
+from wpt_bench.running.plan import Layout, stages
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -24,7 +26,8 @@ def _one_thread() -> Iterator[None]:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Dataset]:
     layout = Layout(tmp_path_factory.mktemp("prepared"))
     dataset = bench.ensure_data(small.selection(), layout, small.silent, lambda question: False, workers=1)
-    bench.ensure_stages(small.selection(), layout, dataset, lambda job, share, what: None, workers=1)
+    wanted = stages(small.selection(), dataset.digest)
+    assert not run_grid((), layout, dataset.path, lambda *what: None, this_machine(1), stages=wanted).failed
     return layout, dataset
 
 

@@ -17,6 +17,7 @@ from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import UserError
 from wpt_bench.registry import suite, task
 from wpt_bench.running.grid import run_grid, standing
+from wpt_bench.running.local import this_machine
 from wpt_bench.running.loop import execute
 from wpt_bench.running.plan import Layout
 from wpt_bench.running.stages import is_done
@@ -33,7 +34,7 @@ def copy(made: Layout, folder: Path) -> Layout:
 
 def ended(layout: Layout, *identities: records.Identity, data: Path | None = None) -> tuple[list[str], dict[str, str]]:
     """Status of each run after the grid was asked for again, and why what failed did."""
-    result = run_grid(identities, layout, data, lambda *what: None, workers=1, retries=0)
+    result = run_grid(identities, layout, data, lambda *what: None, this_machine(1), retries=0)
     return [standing(identity, layout)[0] for identity in identities], result.failed
 
 
@@ -157,7 +158,7 @@ def test_a_damaged_stage_is_named_and_what_needs_it_waits(
     shutil.copytree(two_done.runs, layout.runs, dirs_exist_ok=True)
     free = small.identity("dreamer", None)
     result = run_grid(
-        [waits, free], layout, small.path(layout), lambda *what: None, workers=1, stages=[stage], retries=0
+        [waits, free], layout, small.path(layout), lambda *what: None, this_machine(1), stages=[stage], retries=0
     )
     assert list(result.done) == [records.digest(free)]
     assert list(result.failed) == [records.digest(stage)]
@@ -221,7 +222,7 @@ def test_a_full_disk_ends_in_a_sentence_and_then_it_goes_on(
     ballast = tiny_disk / "ballast"
     ballast.write_bytes(bytes(shutil.disk_usage(tiny_disk).free - 160 * 1024))  # room for some episodes, not for all
     with pytest.raises(records.Unwritable, match=r"No space left on device .*: make room or name another folder"):
-        run_grid([identity], layout, None, lambda *what: None, workers=1)
+        run_grid([identity], layout, None, lambda *what: None, this_machine(1))
     assert standing(identity, layout)[0] == "interrupted"
     ballast.unlink()
     execute(identity, layout, None, small.silent)
@@ -236,7 +237,7 @@ def test_a_read_only_disk_ends_in_a_sentence(tiny_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", tiny_disk], check=True)
     assert standing(identity, layout)[0] == "interrupted"
     with pytest.raises(records.Unwritable, match="Read-only file system"):
-        run_grid([identity], layout, None, lambda *what: None, workers=1)
+        run_grid([identity], layout, None, lambda *what: None, this_machine(1))
     subprocess.run(["mount", "-o", "remount,rw", tiny_disk], check=True)
     execute(identity, layout, None, small.silent)
     assert standing(identity, layout)[0] == "done"

@@ -15,6 +15,7 @@ from wpt_bench import records
 from wpt_bench.data.store import Dataset
 from wpt_bench.records import Identity
 from wpt_bench.running.grid import run_grid, standing, status
+from wpt_bench.running.local import this_machine
 from wpt_bench.running.plan import Layout, PretrainingIdentity
 
 
@@ -23,7 +24,7 @@ def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
     good = [small.identity("dreamer", None, seed=seed) for seed in (0, 1)]
     bad = msgspec.structs.replace(good[0], settings=good[0].settings | {"model_lr": 4e9, "grad_clip": 4e9})
     seen: dict[str, str] = {}
-    result = run_grid([bad, *good], layout, None, lambda run, share, what: seen.update({run: what}), workers=2)
+    result = run_grid([bad, *good], layout, None, lambda run, share, what: seen.update({run: what}), this_machine(2))
     assert set(result.done) == {records.digest(identity) for identity in good}
     assert list(result.failed) == [records.digest(bad)]
     assert [status(identity, layout) for identity in (bad, *good)] == ["failed", "done", "done"]
@@ -55,7 +56,7 @@ def test_a_killed_worker_costs_nothing_but_time(prepared: tuple[Layout, Dataset]
 
     killer = threading.Thread(target=kill_in_both, daemon=True)
     killer.start()
-    result = run_grid(runs, layout, small.path(prepared[0]), lambda *what: None, workers=1, stages=[stage])
+    result = run_grid(runs, layout, small.path(prepared[0]), lambda *what: None, this_machine(1), stages=[stage])
     assert killed == ["pre-training", "run"]
     assert len(result.done) == 3 and not result.failed
 
@@ -72,10 +73,10 @@ def test_runs_that_start_from_nothing_are_made_while_others_wait_for_the_pre_tra
         if job == records.digest(stage) and share == 1:
             begun.append({path.parent.name for path in layout.runs.glob("*/run.json")})
 
-    result = run_grid([waits, free], layout, small.path(prepared[0]), report, workers=2, stages=[stage])
+    result = run_grid([waits, free], layout, small.path(prepared[0]), report, this_machine(2), stages=[stage])
     assert begun == [{records.digest(free)}]
     assert set(result.done) == {records.digest(job) for job in (stage, waits, free)}
-    again = run_grid([waits, free], layout, small.path(prepared[0]), report, workers=2, stages=[stage])
+    again = run_grid([waits, free], layout, small.path(prepared[0]), report, this_machine(2), stages=[stage])
     assert set(again.done) == set(result.done)
 
 
@@ -83,7 +84,9 @@ def test_where_a_pre_training_fails_its_runs_stay_pending(prepared: tuple[Layout
     layout, data = Layout(tmp_path), prepared[1].digest
     stage = small.stage(data, learning_rate=1e30, grad_clip=1e30)
     waits, free = _on(stage, small.identity("wpt", data)), small.identity("dreamer", None)
-    result = run_grid([waits, free], layout, small.path(prepared[0]), lambda *what: None, workers=1, stages=[stage])
+    result = run_grid(
+        [waits, free], layout, small.path(prepared[0]), lambda *what: None, this_machine(1), stages=[stage]
+    )
     assert list(result.failed) == [records.digest(stage)]
     assert "lower `learning_rate`" in result.failed[records.digest(stage)]
     assert [status(run, layout) for run in (waits, free)] == ["pending", "done"]

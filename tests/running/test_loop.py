@@ -18,7 +18,7 @@ from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import Agent, Progress, UserError, episode_seed
 from wpt_bench.running import checkpoint
 from wpt_bench.running.loop import Diverged, execute, lock
-from wpt_bench.running.plan import Layout, identities, stages
+from wpt_bench.running.plan import Layout, identities, new_run, stages
 from wpt_bench.running.stages import make
 
 SCRIPT = """
@@ -276,3 +276,15 @@ def test_a_run_id_changes_with_what_matters_and_only_then() -> None:
     ]
     assert len({records.digest(identity) for identity in (base, *others)}) == 1 + len(others)
     assert records.digest(small.identity("dreamer", "d")) == records.digest(small.identity("dreamer", "e"))
+
+
+def test_a_folder_with_the_record_of_another_run_is_left_alone(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    asked, other = small.identity("dreamer", None, seed=0), small.identity("dreamer", None, seed=1)
+    folder = layout.runs / records.digest(asked)
+    records.write_run(folder, new_run(other))
+    before = (folder / records.RECORD).read_bytes()
+    with pytest.raises(UserError, match="the record of another run"):
+        execute(asked, layout, None, small.silent)
+    assert (folder / records.RECORD).read_bytes() == before
+    assert [path.name for path in layout.runs.iterdir()] == [folder.name]

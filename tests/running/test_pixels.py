@@ -8,9 +8,11 @@ import pytest
 from running import small
 from wpt_bench import profiles, records
 from wpt_bench.running import bench
+from wpt_bench.running.grid import run_grid
+from wpt_bench.running.local import this_machine
 from wpt_bench.running.loop import execute
-from wpt_bench.running.plan import Layout, identities, select
-from wpt_bench.running.stages import open_loop_examples
+from wpt_bench.running.plan import Layout, identities, select, stages
+from wpt_bench.running.stages import open_loop_examples, read_stage
 
 
 @pytest.mark.pixels
@@ -22,7 +24,10 @@ def test_a_run_from_pictures(tmp_path: Path) -> None:
     selection = select("dmc", msgspec.structs.replace(smoke, grids={"dmc": grid}), (), ("wpt",), (0,))
     layout = Layout(tmp_path)
     dataset = bench.ensure_data(selection, layout, small.silent, lambda question: False, workers=1)
-    (stage,) = bench.ensure_stages(selection, layout, dataset, lambda job, share, what: None, workers=1)
+    (wanted,) = stages(selection, dataset.digest)
+    assert not run_grid((), layout, dataset.path, lambda *what: None, this_machine(1), stages=[wanted]).failed
+    stage = read_stage(layout, records.digest(wanted))
+    assert stage is not None
     assert stage.open_loop[0]["model"] > 0
     (example,) = open_loop_examples(layout, [stage.id])
     frames = example["embodiments"]["cartpole"]

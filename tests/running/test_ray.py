@@ -18,6 +18,8 @@ from wpt_bench.running import storage
 from wpt_bench.running.cache import CACHE_VARIABLE
 from wpt_bench.running.executors import choose
 from wpt_bench.running.grid import run_grid
+from wpt_bench.running.jobs import Place
+from wpt_bench.running.local import this_machine
 from wpt_bench.running.plan import Layout
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
@@ -40,15 +42,14 @@ def test_a_run_that_fails_is_recorded_and_the_other_is_the_local_pools(tmp_path:
     good = small.identity("dreamer", None)
     bad = msgspec.structs.replace(good, settings=good.settings | {"model_lr": 4e9, "grad_clip": 4e9})
     local, there = Layout(tmp_path / "local"), Layout(tmp_path / "ray")
-    run_grid([good], local, None, lambda *what: None, workers=1)
+    run_grid([good], local, None, lambda *what: None, this_machine(1))
     seen: dict[str, str] = {}
     result = run_grid(
         [bad, good],
         there,
         None,
         lambda run, share, what: seen.update({run: what}),
-        workers=2,
-        start=choose("ray", workers=2),
+        choose("ray", workers=2),
         retries=0,
     )
     assert result.done == (records.digest(good),) and list(result.failed) == [records.digest(bad)]
@@ -67,12 +68,9 @@ def test_without_a_shared_disk_all_goes_through_storage(
     stage, run = small.stage(data), small.identity("wpt", data)
     local, there = Layout(tmp_path / "local"), Layout(tmp_path / "ray")
     url = (tmp_path / "storage").as_uri()
-    where = {"workers": 1, "stages": [stage]}
-    run_grid([run], local, folder, lambda *what: None, **where)
-    start = choose("ray", workers=1, storage=url)
-    result = run_grid(
-        [run], there, folder, lambda *what: None, **where, start=start, storage=url, trackers=("tensorboard",)
-    )
+    run_grid([run], local, folder, lambda *what: None, this_machine(1), stages=[stage])
+    place = choose("ray", workers=1, storage=url)
+    result = run_grid([run], there, folder, lambda *what: None, place, stages=[stage], trackers=("tensorboard",))
     assert set(result.done) == {records.digest(stage), records.digest(run)}
     assert small.outcome(there, records.digest(run)) == small.outcome(local, records.digest(run))
     assert list((there.runs / records.digest(run) / "tensorboard").iterdir())
@@ -89,7 +87,7 @@ def test_a_node_is_lost_in_the_middle_and_nothing_else(
     runs = [small.identity(method, data, seed=seed, budget=8000) for method in ("dreamer", "wpt") for seed in (0, 1)]
     runs = [msgspec.structs.replace(run, stage=records.digest(stage)) if run.stage else run for run in runs]
     local, there, url = Layout(tmp_path / "local"), Layout(tmp_path / "ray"), f"{s3}/{uuid.uuid4().hex}"
-    calm = run_grid(runs, local, folder, lambda *what: None, workers=1, stages=[stage])
+    calm = run_grid(runs, local, folder, lambda *what: None, this_machine(1), stages=[stage])
     assert not calm.failed
     caches = [tmp_path / "node-a", tmp_path / "node-b"]
     nodes = [cluster.add_node(**NODE, env_vars={CACHE_VARIABLE: str(cache)}) for cache in caches]
@@ -124,10 +122,8 @@ def test_a_node_is_lost_in_the_middle_and_nothing_else(
         there,
         folder,
         lambda *what: None,
-        workers=1,
+        choose("ray", workers=1, address=cluster.address, storage=url),
         stages=[stage],
-        start=choose("ray", workers=1, address=cluster.address),
-        storage=url,
         checkpoint_seconds=0.0,
     )
     assert lost and not result.failed
@@ -140,9 +136,7 @@ def test_a_node_is_lost_in_the_middle_and_nothing_else(
     assert next(row for row in rows if row.kind == "train") == first  # to its clock: it went on, it did not begin anew
     assert not list((caches[1] / "runs").glob("*"))  # what is done stays in no cache
     elsewhere = Layout(tmp_path / "another machine")
-    again = run_grid(
-        runs, elsewhere, folder, lambda *what: None, workers=1, stages=[stage], storage=url, start=_none_needed
-    )
+    again = run_grid(runs, elsewhere, folder, lambda *what: None, Place(_none_needed, storage=url), stages=[stage])
     assert set(again.done) == set(result.done)
     assert small.outcome(elsewhere, run_id) == small.outcome(local, run_id)
 

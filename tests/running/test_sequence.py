@@ -23,6 +23,7 @@ from wpt_bench.running.cache import CACHE_VARIABLE
 from wpt_bench.running.exchange import Exchange, perform_with_storage
 from wpt_bench.running.grid import run_grid
 from wpt_bench.running.jobs import Work
+from wpt_bench.running.local import this_machine
 from wpt_bench.running.loop import execute
 from wpt_bench.running.plan import Layout, Selection, identities, select
 from wpt_bench.running.sequence import WEIGHTS, before_in_sequence, inherited, seen_before
@@ -196,7 +197,7 @@ def test_what_goes_on_from_a_damaged_run_is_not_done_nor_a_crash(
     shutil.copytree(layout.out, copied.out, dirs_exist_ok=True)
     first = digest(its[1][0])
     (copied.runs / first / records.ROWS).write_bytes(b"")
-    outcome = run_grid(its[1], copied, data.path, lambda job, share, what: None, workers=1, stages=its[0])
+    outcome = run_grid(its[1], copied, data.path, lambda *what: None, this_machine(1), stages=its[0])
     assert list(outcome.failed) == [first] and outcome.done == tuple(map(digest, its[0]))
 
 

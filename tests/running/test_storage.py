@@ -243,6 +243,6 @@ def test_bad_storage_is_a_sentence(tmp_path: Path) -> None:
         storage.open_store("nonsense://here")
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(UserError, match="does not answer as it should") as raised:
+    with pytest.raises(storage.Unanswered, match="does not answer as it should") as raised:
         storage.claim(storage.open_store(file.as_uri()), KEY, fill(tmp_path / "here", run="1"))
     assert "\n" not in str(raised.value)

@@ -30,8 +30,10 @@ from wpt_bench.records import Identity, digest
 from wpt_bench.running import plan
 from wpt_bench.running.grid import Outcome, run_grid
 from wpt_bench.running.jobs import JobError, Work, failure, perform
+from wpt_bench.running.local import this_machine
 from wpt_bench.running.loop import Busy, Diverged, lock
 from wpt_bench.running.plan import Layout, StageIdentity
+from wpt_bench.running.storage import Unanswered
 from wpt_bench.tuning import Make, Record, Search, Value, record_file, searches, tune
 
 HELD_OUT = "cartpole-swingup"
@@ -59,7 +61,7 @@ def here(layout: Layout, data: Path | None = None) -> Make:
 
 def on_workers(layout: Layout, data: Path | None) -> Make:
     def make(number: int, runs: Sequence[Identity], stages: Sequence[StageIdentity]) -> Outcome:
-        return run_grid(runs, layout, data, lambda *what: None, stages=stages, workers=1, retries=0)
+        return run_grid(runs, layout, data, lambda *what: None, this_machine(1), stages=stages, retries=0)
 
     return make
 
@@ -354,6 +356,10 @@ def _diverged() -> None:
     raise Diverged("A loss is not finite.")
 
 
+def _storage_is_out() -> None:
+    raise Unanswered("Storage s3://bucket does not answer as it should.")
+
+
 def _of_another_shape() -> None:
     torch.zeros(2) @ torch.zeros(3)
 
@@ -365,6 +371,7 @@ def _of_another_shape() -> None:
         (_too_much_of_numpy, True),
         (_no_such_file, True),
         (_damaged, True),
+        (_storage_is_out, True),
         (_diverged, False),
         (_of_another_shape, False),
     ],

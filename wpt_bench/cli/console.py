@@ -216,6 +216,8 @@ def grid_bars(names: dict[str, str], title: str = "all") -> Iterator[Callable[[s
         fractions: dict[str, float] = {}
 
         def show(run_id: str, fraction: float, what: str) -> None:
+            if fractions.get(run_id, 0.0) >= 1.0:  # what it said before it ended, heard late
+                return
             fractions[run_id] = fraction
             ended = sum(value >= 1.0 for value in fractions.values())
             bars.update(overall, completed=sum(fractions.values()), what=f"{ended}/{len(names)}")

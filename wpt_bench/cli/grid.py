@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +34,6 @@ from wpt_bench.cli.console import (
     app,
     command,
     errors,
-    grid_bars,
     numbers_in,
     parts,
     print_rows,
@@ -43,13 +43,12 @@ from wpt_bench.cli.console import (
 from wpt_bench.cli.jobs import (
     data_of,
     data_set,
-    job_names,
+    make_jobs,
     make_runs,
     refuse_other_folders,
     stages_of,
     take_published,
     takeable,
-    where_made,
 )
 from wpt_bench.cli.reporting import report_experiment, report_grid
 
@@ -77,21 +76,25 @@ def pretrain(
     as_json: Json = False,
 ) -> None:
     """Pre-trains the shared world model, or takes a published one, collecting the data first if need be."""
-    from wpt_bench.running import bench as benching
+    from wpt_bench.running.executors import choose
     from wpt_bench.running.plan import Layout, select
+    from wpt_bench.running.stages import read_stage
 
     refuse_other_folders(published)
     selection, layout = select(suite, profiles.load(profile), parts(tasks), (), seeds_in(seeds)), Layout(out)
-    where = where_made(workers, device, executor, address, gpus_per_run, storage)
+    place = choose(
+        executor, workers=workers, device=device, address=address, gpus_per_run=gpus_per_run, storage=storage
+    )
     dataset = data_set(selection, layout, workers, yes)
     wanted = stages_of([selection], dataset.digest)
     take_published(published, layout, wanted, {})
-    with grid_bars(job_names(wanted.values())) as show:
-        stages = benching.ensure_stages(selection, layout, dataset, show, retries=retries, **where)
+    if make_jobs((), list(wanted.values()), dataset, layout, place, retries=retries).failed:
+        raise typer.Exit(1)
     rows = [
         {"stage": stage.id, "seed": stage.identity["seed"]}
         | {key: row[key] for key in ("embodiment", "model", "persistence", "mean", "context", "horizon")}
-        for stage in stages
+        for stage in map(functools.partial(read_stage, layout), wanted)
+        if stage is not None
         for row in stage.open_loop
     ]
     print_rows(rows, as_json, title="open-loop error on held-out episodes (standardised, mean squared)")
@@ -123,18 +126,22 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run and what it would cost")] = False,
 ) -> None:
     """Makes all runs of a grid, methods x tasks x seeds, or goes on with them; makes data and pre-training first."""
+    from wpt_bench.running.executors import choose
     from wpt_bench.running.plan import Layout, select
     from wpt_bench.running.tracking import chosen
 
     refuse_other_folders(published)
     selection = select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
     layout, trackers = Layout(out), chosen(tracker)
-    where = where_made(workers, device, executor, address, gpus_per_run, storage)
+    place = choose(
+        executor, workers=workers, device=device, address=address, gpus_per_run=gpus_per_run, storage=storage
+    )
     if dry_run:
         _dry_run([selection], selection.profile, layout, workers, published)
     else:
         dataset = data_of([selection], layout, workers, yes)
-        make_runs([selection], dataset, layout, where, retries, trackers, published)
+        if make_runs([selection], dataset, layout, place, retries, trackers, published):
+            raise typer.Exit(1)
 
 
 @command(app, "wpt-bench bench dmc · wpt-bench bench metaworld --profile smoke --seeds 0")
@@ -157,15 +164,18 @@ def bench(
     yes: Yes = False,
 ) -> None:
     """From nothing to a report: data, pre-training, runs, comparison."""
+    from wpt_bench.running.executors import choose
     from wpt_bench.running.plan import Layout, select
     from wpt_bench.running.tracking import chosen
 
     refuse_other_folders(published)
     selection = select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
     layout, trackers = Layout(out), chosen(tracker)
-    where = where_made(workers, device, executor, address, gpus_per_run, storage)
+    place = choose(
+        executor, workers=workers, device=device, address=address, gpus_per_run=gpus_per_run, storage=storage
+    )
     dataset = data_of([selection], layout, workers, yes)
-    failed = make_runs([selection], dataset, layout, where, retries, trackers, published, check=False)
+    failed = make_runs([selection], dataset, layout, place, retries, trackers, published)
     report_grid(selection, layout, as_json=False)
     if failed:
         raise typer.Exit(1)
@@ -203,6 +213,7 @@ def experiment(
     calls missing what was made with neither. Where data, versions or levels have changed since, it begins anew.
     """
     from wpt_bench.running import experiment as experimenting
+    from wpt_bench.running.executors import choose
     from wpt_bench.running.plan import Layout
     from wpt_bench.running.tracking import chosen
 
@@ -210,7 +221,9 @@ def experiment(
     layout, asked, loaded, trackers = Layout(out), experiments.load(name), profiles.load(profile), chosen(tracker)
     varied = experimenting.grids(asked, suite, loaded, parts(tasks), seeds_in(seeds))
     selections = [one.selection for one in varied]
-    where = where_made(workers, device, executor, address, gpus_per_run, storage)
+    place = choose(
+        executor, workers=workers, device=device, address=address, gpus_per_run=gpus_per_run, storage=storage
+    )
     if dry_run:
         _dry_run(selections, loaded, layout, workers, published)
         return
@@ -219,7 +232,7 @@ def experiment(
     plan, lost = experimenting.keep(asked, loaded, experimenting.plan(asked, varied, digest), layout, digest)
     if lost:
         say(lost, errors)
-    failed = make_runs(selections, dataset, layout, where, retries, trackers, published, check=False)
+    failed = make_runs(selections, dataset, layout, place, retries, trackers, published)
     again = f"wpt-bench experiment {name} --suite {suite} --profile {profile}"
     again += _narrowed(plan, asked.profile(loaded, suite).grid(suite))
     report_experiment(plan, layout, again, as_json)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
-
-import typer
 
 from wpt_bench import records
 from wpt_bench.cli.console import asking, errors, grid_bars, progress_bar, say
@@ -42,18 +40,6 @@ def job_names(jobs: Iterable[Any]) -> dict[str, str]:
     return {records.digest(job): name(job) for job in jobs}
 
 
-def where_made(
-    workers: int, device: str, executor: str, address: str, gpus_per_run: float, storage: str
-) -> dict[str, Any]:
-    """Where a grid's jobs are made, as arguments of those who make them."""
-    from wpt_bench.running.executors import choose
-
-    start = choose(
-        executor, workers=workers, device=device, address=address, gpus_per_run=gpus_per_run, storage=storage
-    )
-    return {"workers": workers, "device": device, "start": start, "storage": storage}
-
-
 def data_of(selections: Sequence[Any], layout: Any, workers: int, yes: bool) -> Any:
     """The data set that several grids learn from, or None where no method of theirs does."""
     needing = [selection for selection in selections if selection.needs_data]
@@ -64,36 +50,43 @@ def make_runs(
     selections: Sequence[Any],
     dataset: Any,
     layout: Any,
-    where: dict[str, Any],
+    place: Any,
     retries: int,
     trackers: Sequence[str],
-    published: Path | None = None,
-    check: bool = True,
+    published: Path | None,
 ) -> bool:
     """Makes pre-trainings and runs of grids on the same data (see ``data_of``), but for what a published folder has of
-    them; returns (or, with ``check``, exits with) whether any failed."""
-    from wpt_bench.running import grid
+    them; returns whether any failed."""
     from wpt_bench.running.plan import together
 
     runs = together(selections, dataset.digest if dataset else None)
     stages = stages_of(selections, dataset.digest) if dataset else {}
     take_published(published, layout, stages, runs)
-    names = job_names([*stages.values(), *runs.values()])
-    with grid_bars(names) as show:
-        outcome = grid.run_grid(
-            list(runs.values()),
-            layout,
-            dataset.path if dataset else None,
-            show,
-            stages=list(stages.values()),
-            retries=retries,
-            trackers=trackers,
-            **where,
-        )
-    say_failed(outcome.failed, names)
-    if outcome.failed and check:
-        raise typer.Exit(1)
+    outcome = make_jobs(
+        list(runs.values()), list(stages.values()), dataset, layout, place, retries=retries, trackers=trackers
+    )
     return bool(outcome.failed)
+
+
+def make_jobs(
+    runs: Sequence[Any],
+    stages: Sequence[Any],
+    dataset: Any,
+    layout: Any,
+    place: Any,
+    *,
+    title: str = "all",
+    **options: Any,
+) -> Any:
+    """``run_grid`` with bars, and a line for each job that failed."""
+    from wpt_bench.running.grid import run_grid
+
+    names = job_names([*stages, *runs])
+    with grid_bars(names, title) as show:
+        outcome = run_grid(runs, layout, dataset.path if dataset else None, show, place, stages=stages, **options)
+    for job_id, why in outcome.failed.items():
+        say(f"{names[job_id]}: {why.strip().splitlines()[-1]}", errors, label="Failed: ")
+    return outcome
 
 
 def refuse_other_folders(published: Path | None) -> None:
@@ -136,9 +129,3 @@ def takeable(published: Path | None) -> set[str]:
     archive.refuse_altered(published)
     stages = {one for one in kept.stages_in(published) if is_done(Layout(published), one)}
     return stages | {one.run.id for one in archive.read(published)[0] if kept.is_takeable(one.run)}
-
-
-def say_failed(failed: Mapping[str, str], names: Mapping[str, str]) -> None:
-    """A line for each job that failed, by its id, with the name it goes by."""
-    for run_id, why in failed.items():
-        say(f"{names[run_id]}: {why.strip().splitlines()[-1]}", errors, label="Failed: ")

@@ -27,7 +27,6 @@ from wpt_bench.cli.console import (
     Yes,
     app,
     command,
-    grid_bars,
     parts,
     print_json,
     print_rows,
@@ -35,7 +34,7 @@ from wpt_bench.cli.console import (
     say_wrong,
     seeds_in,
 )
-from wpt_bench.cli.jobs import data_of, job_names, say_failed, where_made
+from wpt_bench.cli.jobs import data_of, make_jobs
 
 
 @command(
@@ -73,20 +72,19 @@ def tune(
     show it. With more --trials the same command goes on.
     """
     from wpt_bench import tuning
-    from wpt_bench.running import grid
+    from wpt_bench.running.executors import choose
     from wpt_bench.running.plan import Layout
 
     selection = tuning.select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
-    layout, where = Layout(out), where_made(workers, device, executor, address, gpus_per_run, storage)
+    layout = Layout(out)
+    place = choose(
+        executor, workers=workers, device=device, address=address, gpus_per_run=gpus_per_run, storage=storage
+    )
     dataset = data_of([selection], layout, workers, yes)
 
     def make(number: int, runs: Any, stages: Any) -> Any:
-        names = job_names([*stages, *runs])
-        with grid_bars(names, f"trial {number} of 0 to {trials - 1}") as show:
-            data = dataset.path if dataset else None
-            outcome = grid.run_grid(runs, layout, data, show, stages=stages, retries=retries, **where)
-        say_failed(outcome.failed, names)
-        return outcome
+        title = f"trial {number} of 0 to {trials - 1}"
+        return make_jobs(runs, stages, dataset, layout, place, title=title, retries=retries)
 
     searches = tuning.searches(selection, dataset.digest if dataset else None)
     made = tuning.tune(searches, layout, trials, make)

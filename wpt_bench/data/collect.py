@@ -12,7 +12,6 @@ import shutil
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,9 +27,9 @@ from filelock import FileLock
 
 from wpt_bench.data.store import Dataset, ShardWriter, read_shard, seal
 from wpt_bench.protocol import CollectionJob, Progress, Suite, UserError
-from wpt_bench.records import make_folder
+from wpt_bench.records import RecordError, make_folder
+from wpt_bench.workers import end_with_parent, sparing
 
-_REPORT_SECONDS = 0.2
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -57,7 +56,7 @@ def collect(
         progress: told the fraction of all episodes done; runs in this process.
 
     Raises:
-        UserError: a job failed (the message names it), the disk is full, or a shard there was collected with other
+        UserError: a job failed (the message names it), also for a full disk, or a shard there was collected with other
             settings. Finished shards stay, also after Ctrl-C.
 
     Where another process collects into ``folder``, it is waited for, and what it has collected is used.
@@ -94,17 +93,6 @@ def _collected(folder: Path, job: CollectionJob, seed: int) -> bool:
 
 def _shard_settings(job: CollectionJob, seed: int) -> dict[str, Any]:
     return msgspec.json.decode(msgspec.json.encode({**job.settings, "seed": seed}), type=dict[str, Any])
-
-
-def end_with_parent() -> None:
-    """From now on this process ends at once when the one that started it does, whatever it is doing."""
-
-    def watch(parent: BaseProcess) -> None:
-        parent.join()
-        os._exit(1)
-
-    if (parent := multiprocessing.parent_process()) is not None:
-        threading.Thread(target=watch, args=(parent,), daemon=True).start()
 
 
 @contextmanager
@@ -214,7 +202,7 @@ def _work(suite: Suite, arguments: tuple[Any, tuple[str, ...], int], folder: Pat
             pipe.send(("done",))
     except (EOFError, BrokenPipeError):
         return
-    except UserError as error:
+    except (UserError, RecordError) as error:
         pipe.send(("failed", str(error), traceback.format_exc()))
     except Exception as error:  # whatever a simulator or a stranger's suite may raise
         pipe.send(("failed", f"{type(error).__name__}: {error}", traceback.format_exc()))
@@ -222,14 +210,6 @@ def _work(suite: Suite, arguments: tuple[Any, tuple[str, ...], int], folder: Pat
 
 def _run(suite: Suite, job: CollectionJob, seed: int, folder: Path, pipe: Connection[Any, Any]) -> None:
     scene = job.settings["scene"]
-    last = -_REPORT_SECONDS
-
-    def progress(fraction: float, what: str = "") -> None:
-        nonlocal last
-        if time.monotonic() - last >= _REPORT_SECONDS:
-            last = time.monotonic()
-            pipe.send(("progress", fraction, what))
-
     with ShardWriter(
         folder,
         name=job.name,
@@ -239,4 +219,4 @@ def _run(suite: Suite, job: CollectionJob, seed: int, folder: Path, pipe: Connec
         action_repeat=next(task.action_repeat for task in suite.tasks() if task.scene == scene),
         settings=_shard_settings(job, seed),
     ) as writer:
-        job.collect(writer, progress)
+        job.collect(writer, sparing(lambda fraction, what: pipe.send(("progress", fraction, what))))

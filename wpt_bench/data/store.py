@@ -12,7 +12,6 @@ recomputes its checksums.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -29,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wpt_bench.data.mapped import HEADER_BYTES, Mapped, npy_header
 from wpt_bench.protocol import ACTION_PAD, IMAGE_SIZE, STATE_PAD, UserError
-from wpt_bench.records import digest, make_folder, sha256, sync_folder, write_atomic
+from wpt_bench.records import Unwritable, digest, make_folder, sha256, sync_folder, unwritable, write_atomic
 
 SCHEMA = 1
 Quality = str | float | None
@@ -256,7 +255,7 @@ class ShardWriter:
             raise UserError(f"{where} has a success that is neither 0 nor 1.")
 
     def close(self) -> Shard:
-        """Finishes the shard and renames it into place; UserError if it has no episode or the disk is full."""
+        """Finishes the shard and renames it into place; UserError without episodes, Unwritable if the disk is full."""
         if not self.episodes:
             self.abort()
             raise UserError(f"Shard {self.name} has no episode; collect at least one.")
@@ -569,10 +568,11 @@ def _to_json(value: Shard | Manifest) -> bytes:
 
 @contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk, a used-up quota or a size limit into a sentence."""
+    """Raises Unwritable, with a sentence, where the disk is full or read-only."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise UserError(f"The disk is full or the quota used up while writing {path}; free some space.") from error
+        error.filename = error.filename or str(path)  # a write does not know what it writes
+        if sentence := unwritable(error):
+            raise Unwritable(sentence) from error
         raise

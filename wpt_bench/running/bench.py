@@ -1,4 +1,4 @@
-"""What has to be there before a grid can run, and what is made of it afterwards: data, pre-training, report."""
+"""What has to be there before a grid can run, its data, and what is told of it afterwards beside the records."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from wpt_bench.data.labels import labels
 from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import Progress, Task, UserError
 from wpt_bench.records import Run, digest
-from wpt_bench.running.grid import RETRIES, run_grid
-from wpt_bench.running.jobs import Report, Start
 from wpt_bench.running.plan import Layout, Selection, identities, stages
-from wpt_bench.running.stages import Stage, open_loop, read_stage
+from wpt_bench.running.stages import open_loop
 
 Confirm = Callable[[str], bool]
 """Asks the user a yes-or-no question."""
@@ -73,37 +71,6 @@ def ensure_data(selection: Selection, layout: Layout, progress: Progress, confir
         workers=workers,
         progress=progress,
     )
-
-
-def ensure_stages(
-    selection: Selection,
-    layout: Layout,
-    dataset: Dataset,
-    report: Report,
-    *,
-    workers: int,
-    device: str = "cpu",
-    retries: int = RETRIES,
-    start: Start | None = None,
-    storage: str = "",
-) -> list[Stage]:
-    """The pre-trained world models that the grid's seeds ask for, made as far as they are missing."""
-    wanted = stages(selection, dataset.digest)
-    outcome = run_grid(
-        (),
-        layout,
-        dataset.path,
-        report,
-        workers=workers,
-        device=device,
-        stages=wanted,
-        retries=retries,
-        start=start,
-        storage=storage,
-    )
-    for why in outcome.failed.values():
-        raise UserError(f"Pre-training failed: {why}")
-    return [stage for identity in wanted if (stage := read_stage(layout, digest(identity))) is not None]
 
 
 def data_card(selection: Selection, layout: Layout, dataset: Dataset, progress: Progress | None = None) -> Card:

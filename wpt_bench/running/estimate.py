@@ -11,7 +11,7 @@ import msgspec
 from wpt_bench import records, registry
 from wpt_bench.profiles import Profile
 from wpt_bench.protocol import WARM_UP, Method
-from wpt_bench.records import Identity, RecordError
+from wpt_bench.records import Identity
 from wpt_bench.running.jobs import Job
 from wpt_bench.running.plan import Layout, PretrainingIdentity, Selection, resolve, settings
 from wpt_bench.running.stages import read_stage
@@ -104,11 +104,7 @@ def _finished(layout: Layout, suite: str, profile: str) -> tuple[list[tuple[Job,
     """Finished runs of a suite and profile and the pre-trainings that they started from, with their seconds."""
     runs: list[tuple[Job, float]] = []
     stages: dict[str, tuple[Job, float]] = {}
-    for folder in records.find_runs(layout.runs):
-        try:
-            run = records.read_run(folder)
-        except RecordError:  # `wpt-bench status` names it
-            continue
+    for run in records.readable_runs(layout.runs):
         identity = run.identity
         if run.status != "done" or (identity.suite, identity.profile) != (suite, profile):
             continue

@@ -13,10 +13,11 @@ from wpt_bench import records
 from wpt_bench.protocol import Progress, UserError
 from wpt_bench.records import Identity
 from wpt_bench.running import cache, storage
-from wpt_bench.running.jobs import POLL_SECONDS, Job, JobError, Work, failure, perform
+from wpt_bench.running.jobs import Job, JobError, Work, failure, perform
 from wpt_bench.running.loop import Busy
 from wpt_bench.running.plan import Layout
 from wpt_bench.running.stages import is_done
+from wpt_bench.workers import POLL_SECONDS
 
 PUSHING_SHARE = 0.1
 """Of a worker's time, at most, goes into pushing checkpoints: large ones on slow storage are pushed less often."""

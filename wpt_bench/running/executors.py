@@ -8,8 +8,8 @@ from importlib.util import find_spec
 import torch
 
 from wpt_bench.protocol import UserError
-from wpt_bench.running.jobs import Start
-from wpt_bench.running.local import LocalPool
+from wpt_bench.running.jobs import Place
+from wpt_bench.running.local import this_machine
 
 NAMES = ("local", "ray")
 _DEVICE = re.compile(r"cpu|cuda(?::([0-9]{1,3}))?")
@@ -17,10 +17,11 @@ _DEVICE = re.compile(r"cpu|cuda(?::([0-9]{1,3}))?")
 
 def choose(
     name: str, *, workers: int, device: str = "cpu", address: str = "", gpus_per_run: float = 0.0, storage: str = ""
-) -> Start:
-    """Starts an executor by its name; UserError if there is none, or what it is asked for does not fit or is not here.
+) -> Place:
+    """Where jobs are made, by the executor's name.
 
-    Which devices a cluster has is for its workers to find out.
+    UserError if there is none of that name, or if what it is asked for does not fit or is not on this machine. Which
+    devices a cluster has is for its workers to find out.
     """
     known = _DEVICE.fullmatch(device)
     if known is None:
@@ -34,7 +35,7 @@ def choose(
                 f"--device {device} is not here: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA GPUs; "
                 "choose cpu, or install a build of torch for your GPU."
             )
-        return lambda work, jobs: LocalPool(work, min(workers, jobs))
+        return this_machine(workers, device)
     if name != "ray":
         raise UserError(f"There is no executor {name!r}; choose {' or '.join(NAMES)}.")
     if find_spec("ray") is None:
@@ -43,4 +44,5 @@ def choose(
         raise UserError(f"--device {device} on Ray needs --gpus-per-run, as 1 or a fraction that runs share.")
     from wpt_bench.running.ray_executor import Cluster, RayTasks
 
-    return lambda work, jobs: RayTasks(work, Cluster(address, workers, gpus_per_run))
+    cluster = Cluster(address, workers, gpus_per_run)
+    return Place(lambda work, jobs: RayTasks(work, cluster), device, storage)

@@ -13,8 +13,7 @@ from wpt_bench.protocol import UserError
 from wpt_bench.records import Identity, RecordError
 from wpt_bench.running import checkpoint
 from wpt_bench.running.exchange import Exchange, Stored
-from wpt_bench.running.jobs import Ended, Job, JobError, Report, Start, Work, failure
-from wpt_bench.running.local import LocalPool
+from wpt_bench.running.jobs import Ended, Job, JobError, Place, Report, Work, failure
 from wpt_bench.running.loop import Busy, lock
 from wpt_bench.running.plan import Layout, StageIdentity, new_run
 from wpt_bench.running.stages import Failure, is_done, keep_failure, read_stage, why_failed
@@ -88,11 +87,7 @@ def stale(wanted: Sequence[Identity], layout: Layout) -> list[Identity]:
 
     ids, cells = {records.digest(identity) for identity in wanted}, {cell(identity) for identity in wanted}
     found = []
-    for folder in records.find_runs(layout.runs):
-        try:
-            run = records.read_run(folder)
-        except RecordError:  # it cannot say what it is of
-            continue
+    for run in records.readable_runs(layout.runs):
         if run.id not in ids and cell(run.identity) in cells:
             found.append(run.identity)
     return found
@@ -115,18 +110,14 @@ def run_grid(
     layout: Layout,
     data: Path | None,
     report: Report,
+    place: Place,
     *,
-    workers: int,
-    device: str = "cpu",
     stages: Sequence[StageIdentity] = (),
     retries: int = RETRIES,
-    start: Start | None = None,
-    storage: str = "",
     trackers: Sequence[str] = (),
     checkpoint_seconds: float = checkpoint.SECONDS,
 ) -> Outcome:
-    """Makes all runs that are not done, each with one torch thread: ``workers`` at a time in processes of this machine,
-    or with ``start`` on another executor (see ``executors``), which exchanges files through ``storage``.
+    """Makes all runs that are not done, each with one torch thread.
 
     ``stages`` are made by the same workers and first; meanwhile other workers make the runs that start from none of
     them. A job that ends in an error, or whose worker dies (killed, out of memory), is tried ``retries`` times more,
@@ -137,9 +128,9 @@ def run_grid(
         records.Unwritable: the disk is full or read-only.
     """
     jobs: list[Job] = [*stages, *identities]
-    digest = Dataset.open(data).digest if data and storage else ""
-    work = Work(layout, data, device, digest, storage, tuple(trackers), checkpoint_seconds)
-    exchange = Exchange(work) if storage else None
+    digest = Dataset.open(data).digest if data and place.storage else ""
+    work = Work(layout, data, place.device, digest, place.storage, tuple(trackers), checkpoint_seconds)
+    exchange = Exchange(work) if place.storage else None
     grid = _Grid({records.digest(job): job for job in jobs}, work, report, retries, exchange)
     for job_id, job in list(grid.waiting.items()):
         if job_id not in grid.waiting:  # what it starts from is damaged
@@ -152,7 +143,7 @@ def run_grid(
         except (UserError, RecordError) as error:
             grid.fail(job_id, str(error), machine=True)
     if grid.waiting:
-        grid.work_on(start or (lambda work, jobs: LocalPool(work, min(workers, jobs))))
+        grid.work_on(place)
     return Outcome(tuple(grid.done), grid.failed, frozenset(grid.machine))
 
 
@@ -182,11 +173,11 @@ class _Grid:
     busy: set[str] = field(default_factory=set)
     """Runs that another process was found to be making."""
 
-    def work_on(self, start: Start) -> None:
+    def work_on(self, place: Place) -> None:
         begun: set[str] = set()
         if self.exchange:
             self.exchange.share_inputs(self.waiting.values())
-        with start(self.work, len(self.waiting)) as executor:
+        with place.start(self.work, len(self.waiting)) as executor:
             while self.waiting:
                 for job_id in _ready(self.waiting, begun)[: executor.room]:
                     begun.add(job_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,8 +18,7 @@ from wpt_bench.running import checkpoint
 from wpt_bench.running.loop import Busy, execute
 from wpt_bench.running.plan import Layout, StageIdentity
 from wpt_bench.running.stages import make
-
-POLL_SECONDS = 0.2
+from wpt_bench.running.storage import Unanswered
 
 Job = Identity | StageIdentity
 Report = Callable[[str, float, str], None]
@@ -94,8 +92,19 @@ class Executor(Protocol):
         ...
 
 
-Start = Callable[[Work, int], AbstractContextManager[Executor]]
-"""Starts an executor for so many jobs; leaving it stops all that is still being done."""
+@dataclass(frozen=True)
+class Place:
+    """Where a grid's jobs are made, see ``executors.choose``.
+
+    Attributes:
+        start: starts an executor for so many jobs; leaving it stops all that is still being done.
+        device: of torch.
+        storage: URL of what its workers exchange files through; empty where they share the disk.
+    """
+
+    start: Callable[[Work, int], AbstractContextManager[Executor]]
+    device: str = "cpu"
+    storage: str = ""
 
 
 def perform(job: Job, work: Work, progress: Progress, *, patient: bool) -> bool:
@@ -138,19 +147,6 @@ def failure(error: Exception, *, machine: bool = False) -> records.Unwritable | 
         return records.Unwritable(sentence)
     known = isinstance(error, UserError | RecordError)
     sentence = str(error) if known else f"{type(error).__name__}: {error}"
-    machine = machine or isinstance(error, OSError | MemoryError | RecordError | torch.OutOfMemoryError)
+    machine = machine or isinstance(error, OSError | MemoryError | RecordError | torch.OutOfMemoryError | Unanswered)
     machine = machine or "can't allocate memory" in sentence  # how torch says it of a CPU: as a RuntimeError
     return JobError(" ".join(sentence.split()), "".join(traceback.format_exception(error)), machine)
-
-
-def sparing(send: Callable[[float, str], None]) -> Progress:
-    """Progress that is passed on no more often than somebody looks."""
-    last = 0.0
-
-    def progress(fraction: float, what: str = "") -> None:
-        nonlocal last
-        if time.monotonic() - last >= POLL_SECONDS:
-            last = time.monotonic()
-            send(fraction, what)
-
-    return progress

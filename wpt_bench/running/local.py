@@ -12,9 +12,14 @@ from types import TracebackType
 from typing import Self
 
 from wpt_bench import records
-from wpt_bench.data.collect import end_with_parent
-from wpt_bench.running.jobs import POLL_SECONDS, WORKER_DIED, Ended, Job, Report, Work, perform, sparing
+from wpt_bench.running.jobs import WORKER_DIED, Ended, Job, Place, Report, Work, perform
 from wpt_bench.running.machine import prepare_process
+from wpt_bench.workers import POLL_SECONDS, end_with_parent, sparing
+
+
+def this_machine(workers: int, device: str = "cpu") -> Place:
+    """This machine, so many processes at a time."""
+    return Place(lambda work, jobs: LocalPool(work, min(workers, jobs)), device)
 
 
 class _Slot:

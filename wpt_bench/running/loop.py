@@ -33,7 +33,7 @@ from wpt_bench.protocol import (
     UserError,
     episode_seed,
 )
-from wpt_bench.records import Episode, Identity
+from wpt_bench.records import Episode, Identity, Run
 from wpt_bench.running import checkpoint, inputs
 from wpt_bench.running.plan import Layout, new_run, resolve, shared_tasks
 from wpt_bench.running.provenance import peak_memory, provenance
@@ -98,10 +98,12 @@ def execute(
     with ExitStack() as stack:
         stack.enter_context(lock(folder, patient=patient))
         records.sweep(folder)
-        loop = _Loop(identity, layout, data, folder, progress, device, checkpoint_seconds, stack)
-        if loop.run.status == "done":
+        run = records.read_run(folder) if (folder / records.RECORD).exists() else new_run(identity)
+        if run.identity != identity:
+            raise UserError(f"{folder} holds the record of another run, {run.id}; delete it to make this one.")
+        if run.status == "done":
             return False
-        loop.go(episodes, trackers, stack)
+        _Loop(run, layout, data, progress, device, checkpoint_seconds, stack).go(episodes, trackers, stack)
         return True
 
 
@@ -137,20 +139,17 @@ class _Played:
 class _Loop:
     def __init__(
         self,
-        identity: Identity,
+        run: Run,
         layout: Layout,
         data: Path | None,
-        folder: Path,
         progress: Progress,
         device: str,
         checkpoint_seconds: float,
         stack: ExitStack,
     ) -> None:
-        self.identity, self.folder, self.progress = identity, folder, progress
-        self.checkpoint_seconds = checkpoint_seconds
-        self.run = records.read_run(folder) if (folder / records.RECORD).exists() else new_run(identity)
-        if self.run.status == "done":
-            return
+        self.run, self.progress, self.checkpoint_seconds = run, progress, checkpoint_seconds
+        identity = self.identity = run.identity
+        self.folder = layout.runs / run.id
         self.method = registry.method(identity.method)
         self.task = registry.task(identity.suite, identity.task)
         self.settings: Any = resolve(self.method, identity.settings)

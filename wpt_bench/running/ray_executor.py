@@ -13,9 +13,10 @@ from wpt_bench import records
 from wpt_bench.protocol import UserError
 from wpt_bench.records import Unwritable
 from wpt_bench.running.exchange import perform_with_storage
-from wpt_bench.running.jobs import POLL_SECONDS, WORKER_DIED, Ended, Job, JobError, Report, Work, perform, sparing
+from wpt_bench.running.jobs import WORKER_DIED, Ended, Job, JobError, Report, Work, perform
 from wpt_bench.running.loop import Busy
 from wpt_bench.running.machine import prepare_process
+from wpt_bench.workers import POLL_SECONDS, sparing
 
 NODES_LOST = 5
 """How often a job is begun anew whose node or worker process is lost, before the grid is told."""

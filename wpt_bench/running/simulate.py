@@ -10,7 +10,7 @@ import msgspec
 
 from wpt_bench import records
 from wpt_bench.protocol import UserError
-from wpt_bench.records import Identity, RecordError, digest
+from wpt_bench.records import Identity, digest
 from wpt_bench.running.plan import Layout, StageIdentity
 from wpt_bench.running.stages import read_stage
 
@@ -80,11 +80,7 @@ def measured(layout: Layout, suite: str, profile: str) -> dict[str, float]:
     """Mean seconds of the finished runs of a suite and profile, by method, and of their stages, by ``stage_name``."""
     seconds: dict[str, list[float]] = {}
     stages: set[str] = set()
-    for folder in records.find_runs(layout.runs):
-        try:
-            run = records.read_run(folder)
-        except RecordError:  # `wpt-bench status` names it
-            continue
+    for run in records.readable_runs(layout.runs):
         if run.status != "done" or (run.identity.suite, run.identity.profile) != (suite, profile):
             continue
         seconds.setdefault(run.identity.method, []).append(run.wall_clock)

@@ -30,6 +30,10 @@ _COMPLETE = ".complete"
 DONE = ".done"
 
 
+class Unanswered(UserError):
+    """Storage cannot be reached, or does not do what it is asked."""
+
+
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
     size: int
@@ -297,6 +301,6 @@ def _ask(store: Store, request: Callable[..., Any], *arguments: Any, **options: 
     except FileNotFoundError:
         raise
     except Exception as error:  # every driver has exceptions of its own
-        raise UserError(
+        raise Unanswered(
             f"Storage {store.url} does not answer as it should ({type(error).__name__}: {error})."
         ) from error
