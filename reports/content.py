@@ -13,13 +13,13 @@ from wpt_bench.analysis.compare import LEVELS, Comparison
 from wpt_bench.analysis.diagnostics import READING
 from wpt_bench.analysis.factorial import ARMS, PARTS, RANDOM_REPLAY
 from wpt_bench.analysis.findings import duration, saved_interval
-from wpt_bench.analysis.published import nearest_to_budget
+from wpt_bench.analysis.literature import nearest_to_budget
 from wpt_bench.analysis.reach import Saving
 from wpt_bench.analysis.rows import Cost, Part
 from wpt_bench.analysis.scores import SCRATCH, Absent
 from wpt_bench.records import Run
+from wpt_bench.reports.console import data_granted, score_text
 from wpt_bench.reports.table import NOTHING, Cell, Heading, Row, Table, count, headings, score
-from wpt_bench.reports.tables import data_granted, score_text
 
 BEYOND = "not reached"
 CARD = {

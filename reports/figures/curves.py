@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from matplotlib.axes import Axes
 
 from wpt_bench.analysis.compare import Comparison
-from wpt_bench.analysis.published import published_inside, published_scores
+from wpt_bench.analysis.literature import published_inside, published_scores
 from wpt_bench.analysis.scores import RunTable
 from wpt_bench.reports.figures.drawing import Drawing, Sketch, draw, score_axis, small_multiples, steps_axis, value_axis
 from wpt_bench.reports.style import FAINT, PUBLISHED, PUBLISHED_MARKERS

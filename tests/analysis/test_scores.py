@@ -336,7 +336,7 @@ def test_loading_is_the_same_whatever_the_order_on_disk(tmp_path):
 def test_analysis_and_reports_import_no_torch():
     code = (
         "import sys; import wpt_bench.analysis.compare, wpt_bench.analysis.scores, wpt_bench.analysis.aggregate;"
-        "import wpt_bench.reports.page, wpt_bench.reports.tables, wpt_bench.reports.figures;"
+        "import wpt_bench.reports.page, wpt_bench.reports.console, wpt_bench.reports.figures;"
         "assert 'torch' not in sys.modules and 'wpt_bench.running' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from wpt_bench.analysis.aggregate import NOT_SEPARATED, ONE_SEED, Estimate, three
 from wpt_bench.analysis.factorial import PARTS, Factorial
-from wpt_bench.analysis.published import held_against_published
+from wpt_bench.analysis.literature import held_against_published
 from wpt_bench.analysis.reach import Saving
 from wpt_bench.analysis.rows import MethodSummary, Part
 from wpt_bench.analysis.scores import SCRATCH, RunTable

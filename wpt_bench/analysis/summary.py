@@ -11,8 +11,8 @@ import numpy as np
 
 from wpt_bench.analysis.compare import Comparison
 from wpt_bench.analysis.experiment import ExperimentSummary
+from wpt_bench.analysis.literature import nearest_to_budget
 from wpt_bench.analysis.properties import Properties
-from wpt_bench.analysis.published import nearest_to_budget
 from wpt_bench.analysis.rows import MethodSummary
 
 RUN_COLUMNS = ["method", "task", "seed", "score", "start", "auc", "updates", "env_steps", "retrieval_precision"]

@@ -260,8 +260,8 @@ def _declared() -> Any:
 
 def _say(comparisons: Any, page: Path, as_json: bool) -> None:
     """Says on the console what the page says."""
+    from wpt_bench.reports.console import show
     from wpt_bench.reports.table_one import show_declared, show_measured
-    from wpt_bench.reports.tables import show
 
     if as_json:
         print_json(json.loads((page.parent / "summary.json").read_text()) | {"report": str(page)})

@@ -7,8 +7,8 @@ from rich.console import Console
 from wpt_bench import registry
 from wpt_bench.analysis.compare import compare
 from wpt_bench.analysis.scores import load_runs
+from wpt_bench.reports.console import duration, show
 from wpt_bench.reports.style import PUBLISHED, PUBLISHED_MARKERS, look
-from wpt_bench.reports.tables import duration, show
 
 
 def shown(root, width=120):

@@ -13,7 +13,6 @@ from importlib.resources import files
 import pandas as pd
 
 from wpt_bench.analysis.scores import RunTable
-from wpt_bench.protocol import UserError
 
 WIDEN = 0.1
 """How far a band reaches beyond what the sources span, as a share of its ends."""
@@ -51,7 +50,7 @@ def held_against_published(table: RunTable) -> list[str]:
     said = []
     for method, names in NAMES.items():
         own = table.runs[table.runs["method"] == method].groupby("task")["score"]
-        bands = {task: _band(table, str(task), names) for task in own.groups}
+        bands = {task: published_band(str(task), table.observation, names, table.budget) for task in own.groups}
         found = {task: (float(own.get_group(task).mean()), band) for task, band in bands.items() if band is not None}
         inside = [task for task, (score, (low, high)) in found.items() if low <= score <= high]
         if found:
@@ -65,21 +64,12 @@ def held_against_published(table: RunTable) -> list[str]:
     return said
 
 
-def _band(table: RunTable, task: str, names: Collection[str]) -> tuple[float, float] | None:
-    try:
-        return published_band(task, table.observation, names, table.budget)
-    except UserError:
-        return None
-
-
-def published_band(
-    task: str, observation: str, methods: Collection[str], env_steps: int, widen: float = WIDEN
-) -> tuple[float, float]:
-    """What the sources of ``methods`` span on one task, widened.
+def published_band(task: str, observation: str, methods: Collection[str], env_steps: int) -> tuple[float, float] | None:
+    """What the sources of ``methods`` span on one task, widened by ``WIDEN``; None where nothing is published.
 
     The span reaches from the lowest to the highest mean score that any source publishes for any of the methods at
-    ``env_steps``. Widening takes a share of the lower end off and adds a share of the upper one: ``low * (1 - widen)``
-    to ``high * (1 + widen)``. (A share of the span's width would leave no room where sources agree: they are 0.001
+    ``env_steps``. Widening takes a share of the lower end off and adds a share of the upper one: ``low * (1 - WIDEN)``
+    to ``high * (1 + WIDEN)``. (A share of the span's width would leave no room where sources agree: they are 0.001
     apart on cartpole-balance.)
 
     Args:
@@ -87,10 +77,6 @@ def published_band(
         observation: ``state`` or ``pixels``.
         methods: names as published, for instance ``SAC`` and ``SAC(UTD2)``.
         env_steps: a step at which there are published scores.
-        widen: share of either end; 0 gives the span itself.
-
-    Raises:
-        UserError: nothing is published for it.
     """
     rows = published_scores()
     chosen = rows["score"][
@@ -100,9 +86,6 @@ def published_band(
         & (rows["env_steps"] == env_steps)
     ]
     if chosen.empty:
-        raise UserError(
-            f"No score of {' or '.join(methods)} on {task} from {observation} at {env_steps:,} environment steps is in "
-            "results/published_scores.csv."
-        )
+        return None
     low, high = float(chosen.min()), float(chosen.max())
-    return low - widen * abs(low), high + widen * abs(high)
+    return low - WIDEN * abs(low), high + WIDEN * abs(high)
