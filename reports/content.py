@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from wpt_bench.analysis.aggregate import Estimate, three
+from wpt_bench.analysis.aggregate import Estimate, three, told_apart
 from wpt_bench.analysis.compare import LEVELS, Comparison
-from wpt_bench.analysis.diagnostics import READING
+from wpt_bench.analysis.diagnostics import PRIOR_SCORE, READING
 from wpt_bench.analysis.factorial import ARMS, PARTS, RANDOM_REPLAY
 from wpt_bench.analysis.findings import duration, saved_interval
 from wpt_bench.analysis.literature import nearest_to_budget
@@ -19,9 +19,12 @@ from wpt_bench.analysis.rows import Cost, Part
 from wpt_bench.analysis.scores import SCRATCH, Absent
 from wpt_bench.records import Run
 from wpt_bench.reports.console import data_granted, score_text
+from wpt_bench.reports.figures.intervals import TITLES
 from wpt_bench.reports.table import NOTHING, Cell, Heading, Row, Table, count, headings, score
 
 BEYOND = "not reached"
+MOST_OF_A_SETTING = 24
+"""Letters of a setting that is shown; what is longer explains, and stands in the records."""
 CARD = {
     "agent_steps": "agent steps",
     "best": "best return",
@@ -35,7 +38,7 @@ CARD = {
 
 def methods_table(comparison: Comparison) -> Table:
     """Every method: score with both intervals, area under the curve, the other aggregates, runs."""
-    names = ("mean", "median", "optimality_gap")
+    names = [name for name in ("mean", "median", "optimality_gap") if name in told_apart(comparison.table.tasks)]
     rows = []
     for row in comparison.rows:
         iqm = row.iqm
@@ -43,14 +46,14 @@ def methods_table(comparison: Comparison) -> Table:
             Cell(row.name),
             replace(estimate_cell(iqm), text=score_text(row), note="" if row.online else "0 online steps"),
             ends_cell(iqm),
-            estimate_cell(row.auc),
+            corrected_cell(row.auc),
             Cell(data_granted(row.data_access)),
             *(score(row.estimates[name].value if name in row.estimates else None) for name in names),
             Cell(f"{row.done}/{row.expected}", None, f"{row.seeds} seed{'s' if row.seeds != 1 else ''}"),
         )
         rows.append(Row(cells, row.name))
-    figures = ("IQM [95%, rliable]", "[95%, corrected]", "AUC [95%, rliable]")
-    others = ("mean", "median", "optimality gap", "runs")
+    figures = ("IQM [95%, rliable]", "[95%, corrected]", "AUC [95%, corrected]")
+    others = (*(TITLES[name] for name in names), "runs")
     columns = headings("method", *figures, "data granted", *others, numbers=(*figures, *others))
     return Table(_name("methods", comparison), "Methods", columns, tuple(rows))
 
@@ -107,6 +110,7 @@ def parts_table(comparison: Comparison, parts: Mapping[str, Sequence[Part]], nam
                 Cell(group),
                 Cell(part.method),
                 corrected_cell(part.iqm),
+                corrected_cell(part.auc),
                 *_reach(part.reach, part.auc_against),
             ),
             part.method,
@@ -114,10 +118,8 @@ def parts_table(comparison: Comparison, parts: Mapping[str, Sequence[Part]], nam
         for group, methods in parts.items()
         for part in methods
     ]
-    columns = headings(
-        *(first, "method", "IQM [95%, corrected]", f"steps to {SCRATCH}'s score", "saved"),
-        numbers=("IQM [95%, corrected]", f"steps to {SCRATCH}'s score", "saved"),
-    )
+    numbers = ("IQM [95%, corrected]", "AUC [95%, corrected]", f"steps to {SCRATCH}'s score", "saved")
+    columns = headings(first, "method", *numbers, numbers=numbers)
     return Table(_name(name, comparison), f"Methods by {first}", columns, tuple(rows))
 
 
@@ -132,14 +134,14 @@ def arms_table(comparison: Comparison) -> Table:
         cells = (
             Cell(method),
             *(Cell("on" if on else "") for on in switches),
-            Cell(
-                "not among these runs" if row is None else score_text(row), row.iqm.value if row and row.iqm else None
-            ),
-            estimate_cell(row.auc if row else None),
+            corrected_cell(row.iqm)
+            if row and row.iqm
+            else Cell("not among these runs" if row is None else score_text(row)),
+            corrected_cell(row.auc if row else None),
             Cell(NOTHING) if irrelevant is None else Cell(f"{irrelevant:.0%}", irrelevant),
         )
         rows.append(Row(cells, method))
-    numbers = ("IQM [95%, rliable]", "AUC [95%, rliable]", "irrelevant episodes")
+    numbers = ("IQM [95%, corrected]", "AUC [95%, corrected]", "irrelevant episodes")
     columns = headings("method", *PARTS, *numbers, numbers=numbers)
     return Table(_name("arms", comparison), "Combinations of WPT's parts", columns, tuple(rows))
 
@@ -166,7 +168,7 @@ def diagnostics_table(comparison: Comparison) -> Table:
     rows = []
     for one in comparison.diagnostics:
         told = one.values
-        bias, prior = told.get("value_bias"), told.get("prior_score")
+        bias, prior = told.get("value_bias"), told.get(PRIOR_SCORE)
         values = [told.get(name) for name in ("value", "value_realised")]
         cells = (
             Cell(one.task),
@@ -174,6 +176,7 @@ def diagnostics_table(comparison: Comparison) -> Table:
             _told(told.get("open_loop_ratio")),
             _told(told.get("reward_ratio"), "error {:.3g}", told.get("reward_error")),
             _told(bias, "{:,.4g} predicted, {:,.4g} bootstrapped", *values),
+            count(told.get("episode_return")),
             _told(told.get("retrieved_distance")),
             replace(score(prior), note=_filled("return {:.4g}", told.get("prior_return"))),
             _retrieved(one.embodiments, one.scenes),
@@ -242,6 +245,35 @@ def cost_table(comparison: Comparison) -> Table:
     return Table(_name("cost", comparison), "Cost", headings("method", *numbers, numbers=numbers), tuple(rows))
 
 
+def settings_table(comparison: Comparison) -> Table:
+    """What a method was run with: the protocol's numbers, which all share on a task, and the method's own settings."""
+    first: dict[str, Run] = {}
+    for run in comparison.table.records.values():
+        first.setdefault(run.identity.method, run)
+    methods = [row.name for row in comparison.rows if row.name in first]
+    columns = {
+        name: _flat({"protocol": first[name].identity.protocol, "settings": first[name].identity.settings})
+        for name in methods
+    }
+    names = dict.fromkeys(name for its in columns.values() for name in its)
+    rows = [
+        Row((Cell(name), *(Cell(as_text(columns[method].get(name))) for method in methods))) for name in sorted(names)
+    ]
+    heads = (Heading("setting"), *(Heading(method, True, method) for method in methods))
+    return Table(_name("settings", comparison), "Settings of every method", heads, tuple(rows))
+
+
+def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves by their dotted names, but for long texts and lists."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{name}": leaf for name, leaf in _flat(value).items()}
+        elif not isinstance(value, list) and len(str(value)) <= MOST_OF_A_SETTING:
+            found[key] = value
+    return found
+
+
 def absent_table(runs: Sequence[Absent], name: str, label: str) -> Table:
     """Runs that do not count, and why."""
     rows = [
@@ -290,11 +322,22 @@ def runs_table(comparison: Comparison, runs: Sequence[Run], differing: Sequence[
 
 def card_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """The data card; columns without any value are left out. Raises TypeError, ValueError or AttributeError."""
-    named = [{CARD.get(str(key), str(key)): as_text(value) for key, value in row.items()} for row in rows]
-    frame = pd.DataFrame(named).fillna(NOTHING)
-    frame = frame.loc[:, (frame != NOTHING).any()]
-    cells = tuple(Row(tuple(Cell(str(value)) for value in row)) for row in frame.itertuples(index=False, name=None))
-    return Table("data-card", "Data card", headings(*map(str, frame.columns)), cells)
+    frame = pd.DataFrame([{str(key): value for key, value in row.items()} for row in rows], dtype=object)
+    frame = frame.loc[:, frame.notna().any()]
+    if {"embodiment", "scene"} <= set(frame) and frame["embodiment"].equals(frame["scene"]):
+        frame = frame.drop(columns="scene")
+    cells = tuple(Row(tuple(map(_card_cell, row))) for row in frame.itertuples(index=False, name=None))
+    heads = {name: CARD.get(name, name) for name in map(str, frame.columns)}
+    numbers = [head for name, head in heads.items() if not any(isinstance(one, str) for one in frame[name])]
+    return Table("data-card", "Data card", headings(*heads.values(), numbers=numbers), cells)
+
+
+def _card_cell(value: Any) -> Cell:
+    if isinstance(value, str):
+        return Cell(value)
+    if value is None or value != value:
+        return Cell(NOTHING)
+    return count(value) if isinstance(value, int) else Cell(f"{value:,.4g}" if value >= 1 else f"{value:.3f}", value)
 
 
 def as_text(value: Any) -> str:
@@ -366,11 +409,11 @@ def _reach(found: Saving | None, areas: Estimate | None) -> tuple[Cell, Cell]:
     if found.low is not None:
         high = "beyond the budget" if found.high is None else f"{found.high:,.0f}"
         note, ends = f"{found.low:,.0f} to {high}", (found.low, found.high)
-    if found.env_steps is None:
+    if not found.other:
+        return Cell(NOTHING), Cell("not measurable", note=f"{SCRATCH} ends no higher than it began")
+    if found.env_steps is None or found.saved is None:
         return Cell(BEYOND, None, note), Cell(NOTHING)
     steps = Cell(f"{found.env_steps:,.0f}" if found.env_steps else "from the start", found.env_steps, note, ends=ends)
-    if found.saved is None:
-        return steps, Cell("not measurable", note=f"{SCRATCH} ends no higher than it began")
     if areas is None or not areas.excludes_zero:
         return steps, Cell("not shown", note=f"areas: {areas.verdict if areas else NOTHING}")
     of = f"of {SCRATCH}'s {found.other:,.0f} {saved_interval(found)}".rstrip()

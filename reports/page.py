@@ -18,6 +18,7 @@ from wpt_bench.analysis.bootstrap import CONFIDENCE
 from wpt_bench.analysis.compare import Comparison
 from wpt_bench.analysis.diagnostics import READING
 from wpt_bench.analysis.experiment import ExperimentSummary
+from wpt_bench.analysis.findings import duration
 from wpt_bench.analysis.properties import DECLARED_RULES, EFFECTS, POOLING, Properties, reasons
 from wpt_bench.analysis.scores import SCRATCH
 from wpt_bench.analysis.summary import figures, plain, properties
@@ -56,7 +57,8 @@ def write(
             ``tables/``.
         title: heading of the page.
         extras: what the records do not hold, each optional. ``open_loop`` and ``open_loop_examples``: see
-            ``world_model.open_loop``. ``data_card``: rows (dicts) of the data card.
+            ``world_model.open_loop``. ``pretraining``: ``stage``, ``updates`` and ``wall_clock`` (seconds) of each.
+            ``data_card``: rows (dicts) of the data card.
         declared: Table 1 as the installed methods declare it, which records do not hold; left out without.
         command: that renders this page again.
         experiments: those of the suite and profile; of the ones that have a place in the report, what they found is
@@ -65,7 +67,7 @@ def write(
     """
     sections = [section(comparison) for comparison in comparisons]
     beside = {one.name: experiment_section(one) for one in experiments if one.name in PLACED and one.done}
-    open_loop, card, problems = _extras(extras)
+    open_loop, card, once, problems = _extras(extras)
     shown: list[Section | ExperimentSection] = [*sections, *beside.values()]
     drawings = [drawing for one in shown for drawing in one.drawings]
     drawings += open_loop.drawings if open_loop else ()
@@ -85,6 +87,7 @@ def write(
             declared=declared,
             open_loop=open_loop,
             card=card,
+            once=once,
             command=command,
             methods=_methods(sections),
             panels=panels_of(drawings),
@@ -96,16 +99,24 @@ def write(
     return out_folder / PAGE
 
 
-def _extras(extras: Mapping[str, Any]) -> tuple[world_model.OpenLoop | None, Table | None, list[str]]:
-    """Open loop and data card, each None if absent or unusable; what is unusable becomes a problem on the page."""
+def _extras(extras: Mapping[str, Any]) -> tuple[world_model.OpenLoop | None, Table | None, list[str], list[str]]:
+    """Open loop and data card, each None if absent or unusable, and what was spent once for all runs, a sentence each;
+    what is unusable becomes a problem on the page, a sentence as well."""
     open_loop, problems = world_model.open_loop(extras)
-    card = None
+    card, once = None, []
     try:
         if rows := extras.get("data_card"):
             card = card_table(rows)
-    except (TypeError, ValueError, AttributeError) as error:
+            parts = {(row["embodiment"], row["scene"], row["collector"]): row for row in rows}  # a row for each task
+            episodes, steps = (sum(row[name] for row in parts.values()) for name in ("episodes", "agent_steps"))
+            once.append(f"Data: {episodes:,} episodes of {steps:,} agent steps.")
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
         problems.append(f"The data card cannot be shown: {type(error).__name__} {error}.")
-    return open_loop, card, problems
+    once += [
+        f"Pre-training {row['stage']}: {row['updates']:,} updates in {duration(row['wall_clock'])}."
+        for row in extras.get("pretraining") or ()
+    ]
+    return open_loop, card, once, problems
 
 
 def _scores(comparisons: Sequence[Comparison]) -> pd.DataFrame:

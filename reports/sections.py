@@ -21,6 +21,7 @@ from wpt_bench.reports.content import (
     parts_table,
     published_table,
     runs_table,
+    settings_table,
     tasks_table,
     tuning_table,
 )
@@ -30,6 +31,7 @@ from wpt_bench.reports.figures.curves import (
     aggregate_curves,
     diagnostic_curves,
     embodiment_curves,
+    every_run,
     guidance_schedule,
     performance_profiles,
     task_curves,
@@ -38,6 +40,8 @@ from wpt_bench.reports.figures.drawing import Drawing
 from wpt_bench.reports.figures.intervals import against_scratch, metric_intervals, part_effects
 from wpt_bench.reports.table import Table
 
+PROFILED = 20
+"""Runs of every method from which on performance profiles are drawn: of fewer they are stairs of a few steps."""
 CROWD = 9
 """Methods beyond which the first figures show only WPT and learning from scratch."""
 
@@ -80,6 +84,7 @@ class Section:
     missing: Table | None
     stale: Table | None
     runs: Table
+    settings: Table
     scoring: str
     episodes: str
     stages: tuple[str, ...]
@@ -100,7 +105,7 @@ class Section:
         pairs = (self.embodiments and self.embodiments[1], self.adaptation and self.adaptation[2])
         told = self.diagnostics and self.diagnostics[1]
         shown = (self.methods, self.against, self.tuning, *pairs, self.arms, self.effect_table, told, self.scores)
-        others = (self.published, self.cost, self.missing, self.stale, self.runs)
+        others = (self.published, self.cost, self.missing, self.stale, self.runs, self.settings)
         return [table for table in (*shown, *others) if table is not None]
 
 
@@ -124,7 +129,7 @@ def section(comparison: Comparison) -> Section:
             embodiment_curves(comparison, few),
             parts_table(comparison, comparison.embodiments, "embodiments", "embodiment"),
         )
-        if comparison.embodiments
+        if len(comparison.embodiments) > 1
         else None,
         adaptation=_adaptation(comparison),
         effects=part_effects(comparison) if several else None,
@@ -137,7 +142,7 @@ def section(comparison: Comparison) -> Section:
         effect_table=effects_table(comparison),
         overall=(
             *([aggregate_curves(comparison, table.methods, "all")] if few != table.methods else []),
-            *([metric_intervals(comparison), performance_profiles(comparison)] if complete else []),
+            *([metric_intervals(comparison), *_spread(comparison)] if complete else []),
             *([against_scratch(comparison)] if any(row.against for row in comparison.rows) else []),
         ),
         methods=methods_table(comparison),
@@ -150,6 +155,7 @@ def section(comparison: Comparison) -> Section:
         missing=absent_table(table.missing, f"missing-{observation}", "Missing runs") if table.missing else None,
         stale=absent_table(table.stale, f"stale-{observation}", "Stale runs") if table.stale else None,
         runs=runs_table(comparison, runs, differing),
+        settings=settings_table(comparison),
         scoring=" or ".join(measures[kind] + (f" divided by {scale:g}" if scale != 1 else "") for kind, scale in kinds),
         episodes=" or ".join(str(count) for count in counts),
         stages=tuple(sorted({stage for row in comparison.rows for stage in row.stages})),
@@ -168,6 +174,12 @@ def _adaptation(comparison: Comparison) -> tuple[str, Drawing, Table] | None:
     parts = {task: [part for part in comparison.tasks[task] if part.method in methods] for task in embodiments[name]}
     table = parts_table(comparison, parts, "adaptation", "task")
     return name, adaptation_curves(comparison, name, methods), table
+
+
+def _spread(comparison: Comparison) -> list[Drawing]:
+    """How runs are spread: single ones, and profiles where there are enough of them for a curve."""
+    enough = all(row.done >= PROFILED for row in comparison.rows if row.profile is not None)
+    return [every_run(comparison), *([performance_profiles(comparison)] if enough else [])]
 
 
 def _diagnostics(comparison: Comparison) -> tuple[Drawing | None, Table] | None:

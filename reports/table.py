@@ -66,11 +66,14 @@ class Table:
     rows: tuple[Row, ...]
 
     def markdown(self) -> str:
-        """A pipe table, without notes."""
+        """A pipe table; notes in brackets behind what they are of."""
         lines = [
             _line(heading.text for heading in self.headings),
             _line("---:" if heading.number else "---" for heading in self.headings),
-            *(_line(cell.text for cell in row.cells) for row in self.rows),
+            *(
+                _line(f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in row.cells)
+                for row in self.rows
+            ),
         ]
         return "\n".join(lines) + "\n"
 

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from wpt_bench.analysis.compare import Comparison
+from wpt_bench.analysis.factorial import ARMS
+from wpt_bench.analysis.findings import WPT
 from wpt_bench.analysis.literature import published_inside, published_scores
+from wpt_bench.analysis.rows import MethodSummary
 from wpt_bench.analysis.scores import RunTable
-from wpt_bench.reports.figures.drawing import Drawing, Sketch, draw, score_axis, small_multiples, steps_axis, value_axis
+from wpt_bench.reports.figures.drawing import (
+    Drawing,
+    Sketch,
+    draw,
+    score_axis,
+    share_axis,
+    small_multiples,
+    steps_axis,
+    tag,
+    value_axis,
+)
+from wpt_bench.reports.figures.intervals import ROW
 from wpt_bench.reports.style import FAINT, PUBLISHED, PUBLISHED_MARKERS
 
 DIAGNOSTICS = {
@@ -17,11 +32,14 @@ DIAGNOSTICS = {
     "reward_ratio": ("reward error vs mean", "share of error", 1.0),
     "value_bias": ("value bias", "predicted - realised", 0.0),
     "retrieved_distance": ("distance to retrieved", "ratio", 1.0),
+    "episode_return": ("return, no score here", "return", None),
 }
 """Diagnostics that are drawn: title, label of the axis, and what a run would show that is no better than it could be
-without learning, or that is as it should be."""
-MOST_SHARE = 4.0
-"""What shares are drawn up to: of what hardly moves any error is a large share, and would flatten all others."""
+without learning, or that is as it should be, if there is such a thing."""
+GUIDED_POINTS = 20
+"""Parts of the budget over each of which the share of guided steps is a mean."""
+COLUMNS = {"score at the budget": "score", "area under the curve": "auc"}
+"""What is shown of every run: titles, and columns of ``RunTable.runs``."""
 BANDS = "bands, cut off at the ends of the axis, are corrected 95% intervals, of whole seeds"
 
 
@@ -37,7 +55,8 @@ def measure(*tables: RunTable) -> str:
 def aggregate_curves(comparison: Comparison, methods: Collection[str], name: str) -> Drawing:
     """IQM over tasks and seeds against environment steps, a band for its 95% interval, one line per method.
 
-    Methods without online steps are dashed lines at their score. Incomplete methods are not drawn.
+    Methods without online steps are dashed lines at their score, what WPT's cloned prior has alone is a dotted one.
+    Incomplete methods are not drawn. Arms of WPT have the same order everywhere, whatever they score.
 
     Args:
         comparison: whose rows.
@@ -45,17 +64,22 @@ def aggregate_curves(comparison: Comparison, methods: Collection[str], name: str
         name: last part of the file's name.
     """
     table = comparison.table
+    arms = list(ARMS)
     rows = [row for row in comparison.rows if row.name in methods]
+    rows.sort(key=lambda row: arms.index(row.name) if row.name in arms else len(arms))
+    prior = next((row.prior for row in rows if row.name == WPT and row.prior is not None), None)
 
     def make(sketch: Sketch) -> None:
         axes = sketch.figure.add_subplot()
         sketch.band = opacity(len(rows))
+        if prior is not None:
+            sketch.mark(axes, WPT, prior.value, f"{WPT}'s cloned prior alone (0 online steps)")
         for row in rows:
             if row.curve is not None:
                 sketch.curve(axes, row.name, row.curve.env_steps, row.curve.value, row.curve.low, row.curve.high)
             elif row.iqm is not None:
                 sketch.level(axes, row.name, (0, table.budget), row.iqm.value, f"{row.name} (0 online steps)")
-        axes.set_title("All tasks" if len(table.tasks) > 1 else table.tasks[0])
+        axes.set_title(", ".join([counted(table.tasks) if len(table.tasks) > 1 else table.tasks[0], seeded(rows)]))
         steps_axis(axes, table.budget)
         score_axis(axes, f"IQM of {measure(table)}")
         sketch.legend(axes)
@@ -64,6 +88,7 @@ def aggregate_curves(comparison: Comparison, methods: Collection[str], name: str
     caption = (
         f"Interquartile mean of the score over {counted(table.tasks)} and all seeds at each evaluation; {BANDS}, "
         f"from {comparison.curve_resamples:,} resamples where there is more than one seed."
+        + (" Dotted: what the policy that is cloned from retrieved episodes has alone." if prior is not None else "")
         + (f" Not drawn, because runs are missing: {', '.join(left_out)}." if left_out else "")
     )
     return draw(f"curves-{table.observation}-{name}", caption, (5.0, 2.8), make)
@@ -152,6 +177,29 @@ def performance_profiles(comparison: Comparison) -> Drawing:
     return draw(f"profiles-{table.observation}", caption, (5.0, 2.8), make)
 
 
+def every_run(comparison: Comparison) -> Drawing:
+    """Every run of every complete method as a mark: its score at the budget, and its area under the curve."""
+    table = comparison.table
+    rows = [row for row in comparison.rows if row.iqm is not None]
+
+    def make(sketch: Sketch) -> None:
+        everywhere = sketch.figure.subplots(1, 2, sharey=True)
+        for axes, (title, column) in zip(everywhere, COLUMNS.items(), strict=True):
+            axes.set_title(title)
+            for place, row in enumerate(rows):
+                its = table.runs[table.runs["method"] == row.name][column].dropna()
+                sketch.marks(axes, row.name, its, place)
+            axes.set(xlabel=measure(table), xlim=(-0.02, max(1.02, axes.get_xlim()[1])))
+            axes.grid(visible=False, axis="y")
+        everywhere[0].set_yticks(range(len(rows)), [row.name for row in rows])
+        everywhere[0].set_ylim(len(rows) - 0.4, -0.6)
+        for text, row in zip(everywhere[0].get_yticklabels(), rows, strict=True):
+            tag(text, row.name)
+
+    caption = f"Every run on {counted(table.tasks)}, {seeded(rows)}, as a mark; of several at one place one is seen."
+    return draw(f"runs-{table.observation}", caption, (7.0, 0.85 + ROW * len(rows)), make)
+
+
 def guidance_schedule(comparison: Comparison) -> Drawing:
     """Share of agent steps that the cloned prior chose, by training episode, one line per method."""
     table = comparison.table
@@ -159,7 +207,8 @@ def guidance_schedule(comparison: Comparison) -> Drawing:
     def make(sketch: Sketch) -> None:
         axes = sketch.figure.add_subplot()
         for method, own in table.guided.groupby("method"):
-            mean = own.groupby("env_step")["guided"].mean()
+            part = table.budget / GUIDED_POINTS
+            mean = own.groupby(np.ceil(own["env_step"] / part) * part - part / 2)["guided"].mean()
             sketch.curve(axes, str(method), mean.index, mean, marker="")
         axes.set_title("Execution guidance")
         steps_axis(axes, table.budget)
@@ -167,14 +216,15 @@ def guidance_schedule(comparison: Comparison) -> Drawing:
         sketch.legend(axes)
 
     caption = (
-        "Share of the agent steps of a training episode that the cloned prior chose, mean over tasks and seeds. "
-        "In the warm-up it drives whole episodes."
+        "Share of the agent steps of training episodes that the cloned prior chose, mean over tasks, seeds and each "
+        f"{1 / GUIDED_POINTS:.0%} of the budget. In the warm-up it drives whole episodes, then a part of some, and of "
+        "fewer and fewer until guidance ends."
     )
-    return draw(f"guidance-{table.observation}", caption, (5.0, 2.3), make)
+    return draw(f"guidance-{table.observation}", caption, (5.0, 1.8), make)
 
 
 def diagnostic_curves(comparison: Comparison) -> Drawing:
-    """What agents told of themselves at each evaluation: median over tasks and seeds, one line per method."""
+    """What agents told of themselves at each evaluation: mean over tasks and seeds, one line per method."""
     table = comparison.table
     told = table.diagnostics[table.diagnostics["name"].isin(DIAGNOSTICS)]
     shown = [name for name in DIAGNOSTICS if name in set(told["name"])]
@@ -183,20 +233,22 @@ def diagnostic_curves(comparison: Comparison) -> Drawing:
         everywhere = small_multiples(sketch, [DIAGNOSTICS[name][0] for name in shown], 2)
         for axes, name in zip(everywhere, shown, strict=True):
             label, level = DIAGNOSTICS[name][1:]
-            axes.axhline(level, color=FAINT, linewidth=1.0, zorder=0)
+            if level is not None:
+                axes.axhline(level, color=FAINT, linewidth=1.0, zorder=0)
             for method, own in told[told["name"] == name].groupby("method"):
-                median = own.groupby("env_step")["value"].median()
-                sketch.curve(axes, str(method), median.index, median)
+                mean = own.groupby("env_step")["value"].mean()
+                sketch.curve(axes, str(method), mean.index, mean)
             steps_axis(axes, table.budget)
-            value_axis(axes, label)
             if level == 1.0:
-                axes.set_ylim(top=min(axes.get_ylim()[1], MOST_SHARE))
+                share_axis(axes, label)
+            else:
+                value_axis(axes, label)
         sketch.legend(*everywhere)
 
     caption = (
-        "Diagnostics of evaluation episodes, median over tasks and seeds at each evaluation; the grey lines are at 1, "
+        "Diagnostics of evaluation episodes, mean over tasks and seeds at each evaluation; the grey lines are at 1, "
         "where nothing is gained over the trivial predictor or episodes lie as near as retrieved ones, and at 0, where "
-        f"values are what is earned. Shares are cut off above {MOST_SHARE:g}."
+        "values are what is earned. Shares and ratios have logarithmic axes."
     )
     return draw(f"diagnostics-{table.observation}", caption, (5.0, 2.1 * -(-len(shown) // 2)), make)
 
@@ -204,6 +256,13 @@ def diagnostic_curves(comparison: Comparison) -> Drawing:
 def counted(tasks: Sequence[str]) -> str:
     """How many tasks, in words."""
     return f"{len(tasks)} task{'s' if len(tasks) != 1 else ''}"
+
+
+def seeded(rows: Sequence[MethodSummary]) -> str:
+    """How many seeds stand behind each method, in words."""
+    counts = sorted({row.seeds for row in rows})
+    spoken = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "0"
+    return f"{spoken} seed{'' if spoken == '1' else 's'}"
 
 
 def opacity(methods: int) -> float:

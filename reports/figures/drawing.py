@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from wpt_bench.analysis.aggregate import Estimate
@@ -129,6 +130,11 @@ class Sketch:
         """A dashed line: a score that no environment step went into."""
         self.curve(axes, method, x, (y, y), linestyle="--", linewidth=1.4, label=label)
 
+    def mark(self, axes: Axes, method: str, y: float, label: str) -> None:
+        """A dotted line across at something that belongs to a method and is none of its scores."""
+        line = axes.axhline(y, linestyle=":", color=self.looks(method).colour, linewidth=1.4, label=label)
+        tag(line, method)
+
     def faint(self, axes: Axes, method: str, x: ArrayLike, y: ArrayLike) -> None:
         """One seed of a method: a thin line without a marker."""
         its = self.looks(method)
@@ -149,6 +155,12 @@ class Sketch:
             tag(line, method)
         (point,) = axes.plot([estimate.value], [row], marker=its.marker, color=its.colour, linestyle="none")
         tag(point, method)
+
+    def marks(self, axes: Axes, method: str, x: ArrayLike, row: float) -> None:
+        """Single figures at height ``row``."""
+        its, values = self.looks(method), np.asarray(x, np.float64)
+        (points,) = axes.plot(values, np.full(len(values), row), its.marker, color=its.colour, alpha=0.6)
+        tag(points, method)
 
     def upright(self, axes: Axes, method: str, estimate: Estimate, x: float) -> None:
         """The intervals of a figure at ``x``: a bar for the percentile interval, a thin line for the corrected one."""
@@ -277,6 +289,18 @@ def value_axis(axes: Axes, label: str) -> None:
     low, high = _drawn(axes, 0.0, 0.05)
     room = 0.15 * (high - low)
     axes.set_ylim(low - (room if low < 0 else 0), high + room)
+
+
+def share_axis(axes: Axes, label: str) -> None:
+    """A logarithmic y-axis of shares and ratios that shows 1 and every line."""
+    axes.set_ylabel(label)
+    axes.set_yscale("log")
+    low, high = _drawn(axes, 0.8, 1.25)
+    low, high = max(low, 1e-3) / 1.3, high * 1.3
+    axes.set_ylim(low, high)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 100 else (1.0,)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _drawn(axes: Axes, low: float, high: float) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from wpt_bench.analysis.aggregate import Estimate
+from wpt_bench.analysis.aggregate import Estimate, told_apart
 from wpt_bench.analysis.compare import Comparison
 from wpt_bench.analysis.factorial import Effect
 from wpt_bench.analysis.scores import SCRATCH
@@ -15,7 +15,7 @@ from wpt_bench.reports.style import INK, Look, look
 
 ROW = 0.23
 """Height of a line, in inches."""
-TITLES = {"iqm": "IQM", "median": "median", "mean": "mean", "optimality_gap": "optimality gap"}
+TITLES = {"iqm": "IQM", "median": "median of tasks", "mean": "mean", "optimality_gap": "optimality gap"}
 INTERVALS = "bars are rliable's 95% intervals, thin lines the corrected ones, of whole seeds"
 OF_DIFFERENCES = "bars are 95% percentile intervals, thin lines the corrected ones, of whole seeds"
 
@@ -26,15 +26,19 @@ Panels = dict[str, list[Row]]
 
 
 def metric_intervals(comparison: Comparison) -> Drawing:
-    """IQM, median, mean and optimality gap of every complete method."""
+    """Aggregates of every complete method, as far as they tell different things of so many tasks."""
     rows = [row for row in comparison.rows if row.estimates]
     panels: Panels = {
-        title: [(row.name, row.name, row.estimates[name]) for row in rows] for name, title in TITLES.items()
+        title: [(row.name, row.name, row.estimates[name]) for row in rows]
+        for name, title in TITLES.items()
+        if name in told_apart(comparison.table.tasks)
     }
-    caption = (
-        f"Aggregates of the scores at the budget over tasks and seeds; {INTERVALS}. Of the optimality gap, the mean "
-        "shortfall from a score of 1, less is better."
-    )
+    caption = f"Aggregates of the scores at the budget over tasks and seeds; {INTERVALS}."
+    if TITLES["optimality_gap"] in panels:
+        caption += (
+            " Median: of the tasks' mean scores. Of the optimality gap, the mean shortfall from a score of 1, less is "
+            "better."
+        )
     return panels_of(f"intervals-{comparison.table.observation}", caption, panels, width=7.0)
 
 

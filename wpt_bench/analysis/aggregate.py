@@ -60,6 +60,11 @@ METRICS: dict[str, Metric] = {
 (Agarwal et al. 2021): rliable's functions, and the same of every resample at once."""
 
 
+def told_apart(tasks: Sequence[str]) -> tuple[str, ...]:
+    """Metrics that say different things: of one task, the tasks' median is the mean, and the gap what it lacks to 1."""
+    return tuple(METRICS) if len(tasks) > 1 else ("iqm", "mean")
+
+
 def three(value: float, sign: str = "") -> str:
     """A number to three digits; what rounds to zero has no minus, lest rounding errors change a sentence."""
     return f"{round(value, 3) + 0.0:{sign}.3f}"

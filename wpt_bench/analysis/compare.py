@@ -22,7 +22,7 @@ from wpt_bench.analysis.aggregate import (
 )
 from wpt_bench.analysis.arms import ArmTable, arm_tables
 from wpt_bench.analysis.bootstrap import Scores
-from wpt_bench.analysis.diagnostics import Diagnosis, diagnoses
+from wpt_bench.analysis.diagnostics import PRIOR_SCORE, Diagnosis, diagnoses
 from wpt_bench.analysis.factorial import Factorial, factorial
 from wpt_bench.analysis.findings import glance, headline, sentences
 from wpt_bench.analysis.properties import Properties, measured
@@ -54,8 +54,8 @@ class Comparison:
     Attributes:
         table: the runs.
         rows: one per method.
-        headline: one sentence: does WPT save online experience?
-        glance: where it does, at what cost, and which of its parts does it.
+        headline: does WPT learn faster than from scratch?
+        glance: where it does, at what cost, which of its parts does it, and what its cloned prior has alone.
         sentences: what may be said of the methods.
         untrained: per task the score at step 0 of the methods without data.
         properties: Table 1 as these runs measure it.
@@ -183,7 +183,10 @@ class _Effort:
             if scratch is not None:
                 its = curve_array(table, SCRATCH)
                 final = reach_final(steps, scores, *its, paired=paired, resamples=self.curve_resamples)
-        against = improvement = None
+        against = improvement = above_prior = None
+        prior = self._prior(method) if matrix is not None else None
+        if matrix is not None and prior is not None:
+            above_prior = difference(matrix, prior, paired=True, resamples=self.resamples)
         seconds = runs["wall_clock"]
         if matrix is not None and scratch is not None:
             against = difference(matrix, scratch, paired=paired, resamples=self.resamples)
@@ -206,6 +209,8 @@ class _Effort:
             auc_against=None
             if areas is None or scratch_areas is None
             else difference(areas, scratch_areas, paired=paired, resamples=self.resamples),
+            prior=None if prior is None else aggregate(prior, ["iqm"], resamples=self.resamples)["iqm"],
+            above_prior=above_prior,
             improvement=improvement,
             reach=final,
             costs=costs,
@@ -227,22 +232,33 @@ class _Effort:
             matrix = score_matrix(table, method, tasks=tasks)
             paired = self._paired(method)
             iqm = aggregate(matrix, ["iqm"], resamples=self.resamples)["iqm"]
-            curve = reached = auc_against = None
+            curve = reached = auc = auc_against = None
             if bool(table.runs[table.runs["method"] == method]["online"].iloc[0]):
                 steps, scores = curve_array(table, method, tasks=tasks)
                 curve = curve_band(steps, scores, resamples=self.curve_resamples)
+                areas = score_matrix(table, method, "auc", tasks)
+                auc = aggregate(areas, ["iqm"], resamples=self.resamples)["iqm"]
                 if scratch is not None and method != SCRATCH:
                     its = curve_array(table, SCRATCH, tasks=tasks)
                     reached = reach_final(steps, scores, *its, paired=paired, resamples=self.curve_resamples)
-                    areas, its_areas = (score_matrix(table, name, "auc", tasks) for name in (method, SCRATCH))
+                    its_areas = score_matrix(table, SCRATCH, "auc", tasks)
                     auc_against = difference(areas, its_areas, paired=paired, resamples=self.resamples)
-            found.append(Part(method, iqm, auc_against, curve, reached))
+            found.append(Part(method, iqm, auc, auc_against, curve, reached))
         return tuple(found)
 
     def ablation(self, methods: Sequence[str], column: str) -> Factorial:
         matrices = {method: score_matrix(self.table, method, column) for method in methods}
         seeds = {method: tuple(self.table.seeds(method)) for method in methods}
         return factorial(matrices, seeds, resamples=self.resamples)
+
+    def _prior(self, method: str) -> Scores | None:
+        """Scores of the cloned priors alone, ``(seeds, tasks)``; None unless every run of the method has one."""
+        told = self.table.diagnostics
+        own = told[(told["method"] == method) & (told["name"] == PRIOR_SCORE)]
+        matrix = own.pivot(index="seed", columns="task", values="value").reindex(
+            index=self.table.seeds(method), columns=self.table.tasks
+        )
+        return None if matrix.isna().any(axis=None) else matrix.to_numpy(np.float64)
 
     def _paired(self, method: str) -> bool:
         """Whether a method has the seeds of scratch."""

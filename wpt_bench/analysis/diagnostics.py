@@ -15,6 +15,8 @@ import pandas as pd
 from wpt_bench.analysis.evaluations import score_of
 from wpt_bench.records import Episode, Run
 
+PRIOR_SCORE = "prior_score"
+"""Name of the score that the cloned prior has alone, before the first environment step."""
 RATIOS = {
     "open_loop_ratio": ("open_loop", "open_loop_persistence"),
     "reward_ratio": ("reward_error", "reward_error_mean"),
@@ -33,6 +35,7 @@ READING = {
     "critic's own value there (bootstrapped), mean along evaluation episodes; both stand below. Far above 0 the critic "
     "hopes for too much, far below 0 it does not know yet what is earned. That last value hides part of what is wrong "
     "everywhere: of a constant bias 37% are seen in the 100 agent steps of Meta-World, 80% in the 500 of DMControl.",
+    "return": "Return of evaluation episodes, where success is the score: it moves where every success is 0.",
     "distance to retrieved": "Distance of a state of evaluation episodes to the nearest one of the retrieved episodes, "
     "as a share of the same between retrieved episodes. Near 1 they show what the agent meets; far above 1 rehearsal "
     "and guidance are about something else.",
@@ -66,17 +69,19 @@ class Diagnosis:
 def of_run(run: Run, episodes: Sequence[Episode]) -> list[dict[str, object]]:
     """Rows ``env_step name value`` of one run, means over the episodes of an evaluation.
 
-    Names are those of the rows' metrics, ``RATIOS`` of their means, and ``prior_score``, ``prior_return`` and
-    ``prior_success`` (at the last step) at step 0. What is not finite is left out.
+    Names are those of the rows' metrics, ``RATIOS`` of their means, ``prior_score``, ``prior_return`` and
+    ``prior_success`` (at the last step) at step 0, and ``episode_return`` of runs whose score is their success. What
+    is not finite is left out.
     """
     found: dict[int, dict[str, list[float]]] = {}
     for episode in episodes:
         here = found.setdefault(episode.env_step, {})
         if episode.kind == "evaluation":
-            for name, value in episode.metrics.items():
+            own = {"episode_return": episode.episode_return} if run.score == "success" else {}
+            for name, value in (episode.metrics | own).items():
                 here.setdefault(name, []).append(value)
         elif episode.kind == "prior":
-            here.setdefault("prior_score", []).append(score_of(run, episode))
+            here.setdefault(PRIOR_SCORE, []).append(score_of(run, episode))
             here.setdefault("prior_return", []).append(episode.episode_return)
             here.setdefault("prior_success", []).append(episode.success_last)
     rows: list[dict[str, object]] = []

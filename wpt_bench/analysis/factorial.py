@@ -34,6 +34,10 @@ RANDOM_REPLAY = "wpt-random-replay"
 """The control: ``wpt`` with random episodes in place of the retrieved ones."""
 
 
+TOGETHER = ("rehearsal and guidance", "wpt", "wpt-pretrain-only")
+"""What fine-tuning with both of the parts that need the data online adds to the pre-trained weights alone."""
+
+
 @dataclass(frozen=True)
 class Effect:
     """What something changes in the aggregate.
@@ -55,7 +59,8 @@ class Factorial:
 
     Attributes:
         effects: main effects and interactions; empty while an arm is missing.
-        single: one part switched on, everything else equal, for every pair of arms that is there.
+        single: one part switched on, everything else equal, for every pair of arms that is there; and what rehearsal
+            and guidance do together to the pre-trained agent, for parts that do nothing alone may do something.
         control: ``wpt`` against ``wpt-random-replay``; None unless both are there.
     """
 
@@ -95,8 +100,8 @@ def factorial(
     return Factorial(
         effects=tuple(effect(" x ".join(PARTS[part] for part in parts), _contrast(parts)) for parts in contrasts),
         single=tuple(
-            effect(f"{part}: {on} against {off}", {on: 1.0, off: -1.0})
-            for part, on, off in _pairs()
+            effect(f"{parts}: {on} against {off}", {on: 1.0, off: -1.0})
+            for parts, on, off in (*_pairs(), TOGETHER)
             if on in values and off in values
         ),
         control=effect(f"retrieval: wpt against {RANDOM_REPLAY}", {"wpt": 1.0, RANDOM_REPLAY: -1.0})

@@ -17,13 +17,14 @@ FEW_SEEDS = 10
 
 
 def headline(table: RunTable, rows: Sequence[MethodSummary]) -> str:
-    """Whether WPT saves online experience: yes or no only where its area under the curve is separated from scratch.
+    """Whether WPT learns faster than from scratch: yes or no only where the areas under the curves are separated.
 
-    The answer is of the tasks that were measured, and says so.
+    The answer is of the tasks that were measured, and says so. Where WPT acts in some episodes by a policy that was
+    cloned from the data, and is not shown to end above what that policy has alone, that is said in the same breath.
     """
     by_name = {row.name: row for row in rows}
     wpt, scratch = by_name.get(WPT), by_name.get(SCRATCH)
-    question = "Does non-curated offline data save online experience?"
+    question = f"Does {WPT}, with its offline data, learn faster than {SCRATCH}, the same agent from scratch?"
     if wpt is None or scratch is None:
         absent = " and ".join(name for name in (WPT, SCRATCH) if name not in by_name)
         return f"{question} These runs cannot say: {absent} not among the methods."
@@ -31,39 +32,52 @@ def headline(table: RunTable, rows: Sequence[MethodSummary]) -> str:
         absent = " and ".join(row.name for row in (wpt, scratch) if row.auc is None)
         return f"{question} Not known yet: {absent} incomplete."
     tasks = f"one task measured ({table.tasks[0]})" if len(table.tasks) == 1 else f"{len(table.tasks)} tasks measured"
-    answer, saved = "not shown", ""
+    answer, more = "not shown", ""
     if wpt.auc_against.excludes_zero and wpt.auc_against.value < 0:
-        answer = "no, it costs some"
+        answer = "no, it learns more slowly"
     elif wpt.auc_against.excludes_zero:
-        answer, saved = "yes", f"; {_reached(wpt.reach)}" if wpt.reach else ""
+        answer, more = "yes", f"; {_reached(wpt.reach)}" if wpt.reach else ""
+    if answer == "yes" and wpt.above_prior is not None and not _above(wpt.above_prior):
+        more += ". It is not shown to end above its own cloned prior"
     return (
         f"{question} On the {tasks}: {answer}, at this budget of {table.budget:,} environment steps. Area under the "
-        f"curve {wpt.auc.value:.3f} with WPT, {scratch.auc.value:.3f} from scratch, difference "
-        f"{_signed(wpt.auc_against)}{saved}."
+        f"curve {wpt.auc.value:.3f} against {scratch.auc.value:.3f}, difference {_signed(wpt.auc_against)}{more}."
     )
 
 
 def glance(rows: Sequence[MethodSummary], embodiments: Mapping[str, Sequence[Part]], effects: Factorial) -> list[str]:
-    """Where WPT saves online experience, at what cost, and which of its parts does it, as far as it is known."""
+    """Where WPT learns faster, at what cost, which of its parts does it, and what its cloned prior has alone, as far as
+    it is known."""
     said = []
     parts = {name: part for name, all_of in embodiments.items() for part in all_of if part.method == WPT}
     against = {name: part.auc_against for name, part in parts.items() if part.auc_against is not None}
-    if against:
+    if len(embodiments) > 1 and against:
         said.append(f"Where: area under the curve of {WPT} minus {SCRATCH}'s, by embodiment: {_each(against)}.")
     by_name = {row.name: row for row in rows}
     wpt, scratch = by_name.get(WPT), by_name.get(SCRATCH)
     if wpt and scratch and wpt.wall_clock_range and scratch.wall_clock_range:
         said.append(
-            f"At what cost: a run of {WPT} makes {_spent(wpt)}, one of {SCRATCH} {_spent(scratch)}, shared "
-            "pre-training aside. Wall-clock: median, shortest and longest run; it depends on what else the machine "
-            "does, updates do not."
+            f"At what cost: a run of {WPT} makes {_spent(wpt)}, one of {SCRATCH} {_spent(scratch)}; the "
+            "updates of the shared pre-training and of cloning the prior are not among them. Wall-clock: median, "
+            "shortest and longest run; it depends on what else the machine does, updates do not."
         )
     shown = effects.effects[: len(PARTS)] or effects.single
     if shown:
         said.append(
             f"Which part: on the IQM of the area under the curve, {_each({e.name: e.estimate for e in shown})}."
         )
+    if wpt and wpt.prior is not None and wpt.above_prior is not None:
+        ends = "ends above" if _above(wpt.above_prior) else "is not shown to end above"
+        said.append(
+            f"Beyond its data: {WPT} {ends} its own cloned prior, the policy that is cloned from retrieved episodes "
+            f"before the first environment step and has IQM {three(wpt.prior.value)} {wpt.prior.corrected} alone; "
+            f"difference {_signed(wpt.above_prior)}."
+        )
     return said
+
+
+def _above(estimate: Estimate) -> bool:
+    return estimate.excludes_zero and estimate.value > 0
 
 
 def duration(seconds: float | None) -> str:
@@ -149,7 +163,8 @@ def _reached(found: Saving) -> str:
     if found.env_steps is None or found.saved is None:
         return f"{final} is not reached"
     steps = f"{final} is first reached after {found.env_steps:,.0f} steps, by {SCRATCH} itself after {found.other:,.0f}"
-    return f"{steps}: {found.saved:.0%} saved {saved_interval(found)}".rstrip()
+    shown = "" if found.saved_low is not None and found.saved_low > 0 else ", not shown to be above 0"
+    return f"{steps}: {found.saved:.0%} saved {saved_interval(found)}".rstrip() + (shown if found.saved_high else "")
 
 
 def saved_interval(found: Saving) -> str:

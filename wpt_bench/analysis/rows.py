@@ -36,6 +36,8 @@ class MethodSummary:
         curve: IQM along the curve; None as for ``auc``.
         profile: share of runs above each score; None while incomplete.
         against, auc_against: IQM of score and area minus that of learning from scratch; None unless both are there.
+        prior, above_prior: IQM of the score that the cloned prior of the same runs has alone, before the first
+            environment step, and that of the final score minus it; None while incomplete, and without such a prior.
         improvement: chance that a run beats one from scratch; None as for ``against``.
         reach: when it reaches the final IQM of learning from scratch; None as for ``auc_against``.
         costs: of reaching ``LEVELS``; empty as for ``auc``.
@@ -63,6 +65,8 @@ class MethodSummary:
     profile: Band | None
     against: Estimate | None
     auc_against: Estimate | None
+    prior: Estimate | None
+    above_prior: Estimate | None
     improvement: Estimate | None
     reach: Saving | None
     costs: tuple[Cost, ...]
@@ -87,6 +91,7 @@ class Part:
     Attributes:
         method: its name.
         iqm: of the scores at the budget.
+        auc: IQM of the area under the curve; None without online steps.
         auc_against: IQM of the area under the curve minus that of learning from scratch; None for scratch itself,
             without scratch, and without online steps.
         curve: IQM along the curve; None without online steps.
@@ -96,6 +101,7 @@ class Part:
 
     method: str
     iqm: Estimate
+    auc: Estimate | None
     auc_against: Estimate | None
     curve: Band | None
     reach: Saving | None

@@ -359,8 +359,14 @@ def _validation_seed(seed: int) -> int:
 
 
 def open_loop(layout: Layout, stage_ids: Sequence[str]) -> dict[str, Any]:
-    """What a report shows of several pre-trainings: ``open_loop`` and ``open_loop_examples``, see the two below."""
+    """What a report shows of several pre-trainings: ``open_loop`` and ``open_loop_examples``, see the two below; and
+    what each took: ``pretraining``."""
     return {
+        "pretraining": [
+            {"stage": stage.id, "updates": stage.identity["pretraining"]["updates"], "wall_clock": stage.wall_clock}
+            for stage in _finished(layout, stage_ids)
+            if "pretraining" in stage.identity
+        ],
         "open_loop": open_loop_rows(layout, stage_ids),
         "open_loop_examples": open_loop_examples(layout, stage_ids),
     }
