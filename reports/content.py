@@ -409,10 +409,10 @@ def _reach(found: Saving | None, areas: Estimate | None) -> tuple[Cell, Cell]:
     if found.low is not None:
         high = "beyond the budget" if found.high is None else f"{found.high:,.0f}"
         note, ends = f"{found.low:,.0f} to {high}", (found.low, found.high)
-    if not found.other:
-        return Cell(NOTHING), Cell("not measurable", note=f"{SCRATCH} ends no higher than it began")
-    if found.env_steps is None or found.saved is None:
+    if found.env_steps is None:
         return Cell(BEYOND, None, note), Cell(NOTHING)
+    if found.saved is None:
+        return Cell(NOTHING), Cell("not measurable", note=f"{SCRATCH} ends no higher than it began")
     steps = Cell(f"{found.env_steps:,.0f}" if found.env_steps else "from the start", found.env_steps, note, ends=ends)
     if areas is None or not areas.excludes_zero:
         return steps, Cell("not shown", note=f"areas: {areas.verdict if areas else NOTHING}")

@@ -34,6 +34,8 @@ from wpt_bench.reports.table_one import NOT_MEASURED, SYMBOLS, details
 
 PLACED = ("embodiments", "adaptation", "ablation", "data", "sensitivity")
 """Experiments that have a place among the page's sections; any has a page of its own."""
+OF_A_PART = ("embodiment", "scene", "collector")
+"""What rows of the data card that are of the same episodes have in common."""
 NOTHING: Mapping[str, Any] = {}
 _INTERVAL = re.compile(rf"\[[^\]]*\]|\({NO_SPREAD}\)")
 
@@ -107,10 +109,12 @@ def _extras(extras: Mapping[str, Any]) -> tuple[world_model.OpenLoop | None, Tab
     try:
         if rows := extras.get("data_card"):
             card = card_table(rows)
-            parts = {(row["embodiment"], row["scene"], row["collector"]): row for row in rows}  # a row for each task
-            episodes, steps = (sum(row[name] for row in parts.values()) for name in ("episodes", "agent_steps"))
+            parts = {tuple(map(row.get, OF_A_PART)): row for row in rows}  # there is one for each task
+            episodes, steps = (
+                sum(row.get(name) or 0 for row in parts.values()) for name in ("episodes", "agent_steps")
+            )
             once.append(f"Data: {episodes:,} episodes of {steps:,} agent steps.")
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         problems.append(f"The data card cannot be shown: {type(error).__name__} {error}.")
     once += [
         f"Pre-training {row['stage']}: {row['updates']:,} updates in {duration(row['wall_clock'])}."

@@ -63,12 +63,13 @@ def test_without_all_arms_there_are_single_switches_only():
         "pre-training: wpt-pretrain-only against dreamer": 0.2,
         "rehearsal: wpt-no-guidance against wpt-pretrain-only": 0.05,
         "guidance: wpt against wpt-no-guidance": 0.55,
+        "rehearsal and guidance: wpt against wpt-pretrain-only": 0.6,
     }
 
 
-def test_all_arms_give_twelve_single_switches():
+def test_all_arms_give_twelve_single_switches_and_one_of_two_parts():
     found = effects_of({name: scores(0.1) for name in ARMS}, **FAST)
-    assert len({effect.name for effect in found.single}) == 12
+    assert len({effect.name for effect in found.single}) == 13
 
 
 def test_random_replay_is_the_control_of_retrieval():

@@ -1,6 +1,6 @@
 import pytest
 
-from analysis.synthetic import flat, grid, write
+from analysis.synthetic import BUDGET, flat, grid, write
 from wpt_bench.analysis.compare import compare
 from wpt_bench.analysis.scores import load_runs
 
@@ -21,8 +21,43 @@ def test_yes_when_the_areas_are_separated_and_when_scratch_was_reached(tmp_path)
     headline, _ = said(tmp_path, dreamer=0.2, wpt=0.8)
     # Straight lines to .806 and .206: areas are half of that; .206 / .806 of the steps reach .206.
     assert "On the one task measured (walker-stand): yes, at this budget of 10,000 environment steps." in headline
-    assert "Area under the curve 0.403 with WPT, 0.103 from scratch, difference +0.300" in headline
+    assert "Area under the curve 0.403 against 0.103, difference +0.300" in headline
     assert "0.206 is first reached after 2,556 steps, by dreamer itself after 10,000: 74% saved [" in headline
+
+
+def test_a_saving_whose_interval_holds_zero_is_not_called_shown(tmp_path):
+    """Half of the seeds pass what scratch ends at soon, the others never."""
+    for seed in SEEDS:
+        plateau = 0.45 if seed % 2 else 0.62
+        write(tmp_path, "dreamer", "a", seed, {0: [0.0], BUDGET: [0.5 + 0.01 * seed]})
+        write(tmp_path, "wpt", "a", seed, {0: [0.0], 500: [plateau], BUDGET: [plateau + 0.05]})
+    comparison = compare(load_runs(tmp_path, suite="dmc", profile="quick"), resamples=200, curve_resamples=200)
+    (row,) = (row for row in comparison.rows if row.name == "wpt")
+    assert row.auc_against.excludes_zero and row.reach.saved > 0 and (row.reach.saved_low or 0.0) <= 0
+    assert comparison.headline.endswith("], not shown to be above 0.")
+
+
+@pytest.mark.parametrize(("alone", "above"), [(0.2, True), (0.6, False), (0.9, False)])
+def test_what_wpt_ends_at_is_held_against_what_it_cloned(tmp_path, alone, above):
+    """WPT ends at .5 to .9, .7 on average over seeds: above a prior of .2, neither above one of .6 nor of .9."""
+    for seed in SEEDS:
+        write(tmp_path, "dreamer", "a", seed, flat(0.0, 0.02 * seed))
+        write(tmp_path, "wpt", "a", seed, flat(0.0, 0.5 + 0.4 / 3 * seed), prior=[alone, alone])
+    comparison = compare(load_runs(tmp_path, suite="dmc", profile="quick"), resamples=200, curve_resamples=100)
+    row = comparison.rows[0]
+    assert row.name == "wpt" and row.prior.value == pytest.approx(alone)
+    assert row.above_prior.value == pytest.approx(0.7 - alone)
+    assert comparison.headline.endswith("It is not shown to end above its own cloned prior.") != above
+    (beyond,) = (sentence for sentence in comparison.glance if sentence.startswith("Beyond its data: "))
+    assert ("wpt ends above its own" in beyond) == above and f"has IQM {alone:.3f} " in beyond
+
+
+def test_a_prior_that_some_runs_lack_is_held_against_nothing(tmp_path):
+    for seed in SEEDS:
+        write(tmp_path, "dreamer", "a", seed, flat(0.0, 0.02 * seed))
+        write(tmp_path, "wpt", "a", seed, flat(0.0, 0.5), prior=[0.9] if seed else [])
+    row = compare(load_runs(tmp_path, suite="dmc", profile="quick"), resamples=50, curve_resamples=50).rows[0]
+    assert row.name == "wpt" and row.prior is None and row.above_prior is None
 
 
 def test_where_scratch_never_leaves_its_level_no_saving_is_claimed(tmp_path):
@@ -37,7 +72,7 @@ def test_where_scratch_never_leaves_its_level_no_saving_is_claimed(tmp_path):
 
 def test_no_when_wpt_is_below(tmp_path):
     headline, _ = said(tmp_path, dreamer=0.8, wpt=0.2)
-    assert ": no, it costs some, at this budget of 10,000 environment steps. Area" in headline
+    assert ": no, it learns more slowly, at this budget of 10,000 environment steps. Area" in headline
 
 
 def test_not_shown_when_the_interval_holds_zero(tmp_path):

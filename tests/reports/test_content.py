@@ -33,7 +33,7 @@ TABLE = Table(
     "Label",
     headings("a|b", "score", "runs", numbers=("score",)),
     (
-        Row((Cell("x | y\nz"), score(1 / 3), Cell('2/2, "all"', note="not pasted"))),
+        Row((Cell("x | y\nz"), score(1 / 3), Cell('2/2, "all"', note="of 2"))),
         Row((Cell("plain"), score(None), count(12345.0))),
     ),
 )
@@ -43,7 +43,7 @@ def test_markdown_escapes_what_would_end_a_cell():
     assert TABLE.markdown().splitlines() == [
         "| a\\|b | score | runs |",
         "| --- | ---: | --- |",
-        '| x \\| y z | 0.333 | 2/2, "all" |',
+        '| x \\| y z | 0.333 | 2/2, "all" (of 2) |',
         "| plain | — | 12,345 |",
     ]
 
@@ -76,7 +76,7 @@ def test_eight_arms_give_main_effects_and_interactions(tmp_path):
         assert f">{effect}<" in drawn
     assert "Main effects" in made.effects.caption and "against" not in drawn.replace("against-scratch", "")
     named = [row[0] for row in texts(made.effect_table)]
-    assert named[:3] == ["pre-training", "rehearsal", "guidance"] and len(named) == 2 * (7 + 12)
+    assert named[:3] == ["pre-training", "rehearsal", "guidance"] and len(named) == 2 * (7 + 13)
     assert all(row[4] != "not among these runs" for row in texts(made.arms)[:8])
 
 
@@ -87,6 +87,7 @@ def test_four_arms_give_single_switches(tmp_path):
         "pre-training: wpt-pretrain-only against dreamer",
         "rehearsal: wpt-no-guidance against wpt-pretrain-only",
         "guidance: wpt against wpt-no-guidance",
+        "rehearsal and guidance: wpt against wpt-pretrain-only",
     ]
     assert [row[0] for row in texts(made.effect_table)] == 2 * switches
     assert all(f">{switch}<" in made.effects.svg for switch in switches)
@@ -170,7 +171,7 @@ def test_a_method_without_online_steps_says_so_and_has_no_area(tmp_path):
     shown = named["IQM [95%, rliable]"]
     assert (shown.text, shown.note) == ("0.400 (no spread)", "0 online steps")
     assert (shown.value, *shown.ends) == pytest.approx((0.4, 0.4, 0.4))
-    assert named["AUC [95%, rliable]"] == Cell("—") and named["runs"].text == "2/2"
+    assert named["AUC [95%, corrected]"] == Cell("—") and named["runs"].text == "2/2"
 
 
 def test_what_is_saved_is_held_against_scratchs_own_steps(tmp_path):
@@ -197,7 +198,7 @@ def test_where_scratch_ends_as_it_began_nothing_can_be_saved(tmp_path):
         write(tmp_path, "dreamer", "a", seed, flat(0.0))
         write(tmp_path, "wpt", "a", seed, flat(0.0, 0.8))
     (row,) = made_against(tmp_path)
-    assert [cell.text for cell in row.cells[-2:]] == ["from the start", "not measurable"]
+    assert [cell.text for cell in row.cells[-2:]] == ["—", "not measurable"]
 
 
 def test_what_never_reaches_scratch_is_not_there_from_the_start(tmp_path):
@@ -227,7 +228,11 @@ def test_scores_are_drawn_from_0_to_1_under_what_they_are(tmp_path, score, label
             write(tmp_path, method, "drawer-open", seed, ends, score=score, scale=1.0 if score == "success" else 1000.0)
     drawing = section(compared(tmp_path)).summary
     (panel,) = drawing.panels
-    assert panel.title == "drawer-open" and panel.y == pytest.approx((-0.02, 1.02)) and f">{label}<" in drawing.svg
+    assert (
+        panel.title == "drawer-open, 2 seeds"
+        and panel.y == pytest.approx((-0.02, 1.02))
+        and f">{label}<" in drawing.svg
+    )
     assert "over 1 task and all seeds" in drawing.caption
     assert drawing.caption.endswith(" Lines that coincide: dreamer, sac (at 0 throughout).")
 
@@ -241,8 +246,37 @@ def test_an_axis_of_scores_goes_as_far_as_its_lines(tmp_path):
 
 def test_the_data_card_leaves_out_empty_columns():
     table = card_table([{"embodiment": "walker", "episodes": 9, "success": None}, {"embodiment": "x", "note": "a|b"}])
-    assert table.headings == (Heading("embodiment"), Heading("episodes"), Heading("note"))
+    assert table.headings == (Heading("embodiment"), Heading("episodes", True), Heading("note"))
     assert texts(table) == [["walker", "9", "—"], ["x", "—", "a|b"]]
+
+
+def test_the_data_card_does_not_say_twice_where_bodies_are_scenes():
+    rows = [{"embodiment": name, "scene": name, "episodes": 1200} for name in ("walker", "cheetah")]
+    assert [heading.text for heading in card_table(rows).headings] == ["embodiment", "episodes"]
+    assert len(card_table([*rows, {"embodiment": "walker", "scene": "wall", "episodes": 1}]).headings) == 3
+    assert texts(card_table(rows))[0] == ["walker", "1,200"]
+
+
+def test_of_one_task_nothing_is_shown_that_is_the_mean_again(tmp_path):
+    for task, heads in (("a", ["mean"]), ("b", ["mean", "median of tasks", "optimality gap"])):
+        for seed in range(2):
+            write(tmp_path, "wpt", task, seed, flat(0.1, 0.5))
+        made = section(compared(tmp_path))
+        assert [heading.text for heading in made.methods.headings][5:-1] == heads
+        assert [panel.title for panel in made.overall[0].panels] == []
+        assert (">optimality gap<" in made.overall[0].svg) == (len(heads) == 3)
+
+
+def test_every_method_is_shown_with_the_settings_it_ran_with(tmp_path):
+    own = {"world_model": {"deter": 128}, "rehearsal": 0.25}
+    its = {"units": [1.0], "discount": 0.99}
+    write(tmp_path, "wpt", "a", 0, flat(0.1), settings=own, protocol=its)
+    write(tmp_path, "sac", "a", 0, flat(0.1), settings={"rehearsal": None}, protocol=its)
+    table = section(compared(tmp_path)).settings
+    assert [heading.text for heading in table.headings] == ["setting", "sac", "wpt"]
+    shown = {row[0]: row[1:] for row in texts(table)}
+    assert shown["settings.world_model.deter"] == ["—", "128"] and shown["settings.rehearsal"] == ["—", "0.25"]
+    assert shown["protocol.discount"] == ["0.99", "0.99"] and "protocol.units" not in shown
 
 
 def test_ends_of_intervals_are_columns_of_their_own_in_csv():

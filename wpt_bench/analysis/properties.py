@@ -84,8 +84,9 @@ EFFECTS = {
 POOLING = (
     "A tick: the corrected 95% interval of the effect lies above zero; a cross: it was measured and does not, which "
     "does not show the opposite; an effect without spread is not measured. Effects are of means, not of interquartile "
-    "means. A family's methods are pooled: each method on each task weighs the same, and a seed is drawn with all of its "
-    "runs. WPT with parts switched off, and its control, are in no pool. Only methods with every expected run and two or more seeds count."
+    "means. A family's methods are pooled: each method on each task weighs the same, and a seed is drawn with all of "
+    "its runs. WPT with parts switched off, and its control, are in no pool. Only methods with every expected run and "
+    "two or more seeds count."
 )
 """How a family of several methods gets one cell."""
 
