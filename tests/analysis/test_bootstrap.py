@@ -259,6 +259,14 @@ def test_one_seed_on_either_side_gives_no_interval(function):
         assert found.low is None and not found.excludes_zero and "one seed" in found.corrected
 
 
+def test_two_seeds_say_next_to_nothing_however_many_there_are_to_compare_with():
+    """Student's t of one degree of freedom is 12.7; of nine, 2.3, and the interval would end within the scale."""
+    two, ten = np.array([[0.4], [0.6]]), np.linspace(0, 1, 10)[:, None]
+    for pair in ((two, ten), (ten, two)):
+        found = probability_of_improvement(*pair)
+        assert (found.value, found.corrected_low, found.corrected_high) == pytest.approx((0.5, 0, 1))
+
+
 @pytest.mark.parametrize("function", [difference, probability_of_improvement])
 def test_what_is_no_number_is_refused_on_either_side(function):
     good, bad = np.zeros((2, 1)), np.array([[0.0], [np.nan]])

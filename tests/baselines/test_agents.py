@@ -1,15 +1,16 @@
 """What must hold for every baseline, whatever it learns by."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from wpt.toy import silent
+from wpt.toy import UNITS, measured, silent
 
 from baselines import toy
 from wpt_bench.data.views import DataView, EpisodeView
-from wpt_bench.protocol import DataAccess, DataAccessError, Method, UserError
+from wpt_bench.protocol import DataAccess, DataAccessError, Method, Units, UserError
 from wpt_bench.running.checkpoint import decode, encode
 
 cases = pytest.mark.parametrize(("method", "kind"), toy.CASES, ids=[f"{one.name}-{kind}" for one, kind in toy.CASES])
@@ -56,6 +57,33 @@ def test_acting_is_a_function_of_the_seed_and_bounded(method: Method, kind: str,
     assert np.array_equal(act(1, True), act(2, True))  # the mean action
 
 
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [case for case in toy.CASES if case[0].online and case[0].name != "jsrl-bc"],  # whose prior begins: see below
+    ids=lambda of: getattr(of, "name", of),
+)
+def test_training_explores_after_a_warm_up_of_uniform_actions(method: Method, kind: str, tmp_path: Path) -> None:
+    seen = np.repeat(toy.episodes(method, kind)[0].observation[:1], 100, axis=0)
+    made = toy.agent(method, kind, tmp_path, budget=40 * 20)
+
+    def act(seed: int) -> np.ndarray:
+        carry, actions = made.begin(len(seen), seed=seed, evaluation=False), []
+        for _ in range(3):
+            action, carry = made.act(carry, seen, evaluation=False)
+            actions.append(action)
+        return np.stack(actions)
+
+    if made.warms_up:
+        drawn = [act(seed) for seed in (1, 2)]
+        counts, _ = np.histogram(drawn, bins=4, range=(-1, 1))
+        assert not np.array_equal(*drawn) and np.abs(counts / np.size(drawn) - 1 / 4).max() < 0.04
+        for weight in (*made.eyes.parameters(), *made.actor.parameters()):
+            torch.nn.init.zeros_(weight)
+        assert np.array_equal(drawn[0], act(1))  # whatever the actor says
+    toy.fill(made, kind)  # a tenth of the budget
+    assert not np.array_equal(act(1), act(2))
+
+
 LESSER = {
     DataAccess.LABELLED: DataAccess.REWARD_FREE,
     DataAccess.LABELLED_MULTITASK: DataAccess.REWARD_FREE,
@@ -87,6 +115,30 @@ def test_no_data_at_all_is_one_clear_sentence(method: Method, tmp_path: Path) ->
     made = toy.agent(method, method.observations[0], tmp_path, data=DataView(method.data_access, []))
     with pytest.raises(UserError, match="collect"):
         made.offline(silent)
+
+
+@pytest.mark.parametrize("name", ["rlpd", "jsrl-bc"])
+def test_what_states_are_measured_in_makes_no_difference(name: str, tmp_path: Path) -> None:
+    """The same states in other numbers, with the units that say so: offline, online, retrieved and acted upon."""
+    method = toy.method(name)
+
+    def lived(units: Units) -> list[object]:
+        offline = [
+            replace(one, observation=measured(one.observation, units), units=units)
+            for one in toy.episodes(method, "state", count=8)
+        ]
+        start = measured(np.array([0.6, -1.5, 2.0], np.float32), units)
+        data = DataView(method.data_access, offline)
+        made = toy.agent(method, "state", tmp_path, data=data, units=units, initial_observation=start)
+        found = [made.offline(silent)]
+        begun = made.begin(1, seed=0, evaluation=False)  # where there is a prior, it acts
+        found.append(made.act(begun, start[None], evaluation=False)[0].tolist())
+        toy.fill(made, "state")
+        found.append(made.update())
+        begun = made.begin(1, seed=0, evaluation=True)
+        return [*found, made.act(begun, start[None], evaluation=True)[0].tolist()]
+
+    assert lived(UNITS) == lived(Units.identity(3))
 
 
 def test_half_precision_is_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -101,4 +101,6 @@ def fill(made: Agent, kind: str, count: int = 2) -> None:
             seen = rng.normal(size=3).astype(np.float32)
             if kind == "pixels":
                 seen = rng.integers(0, 256, (64, 64, 3)).astype(np.uint8)
+            else:
+                seen = toy.measured(seen, made.context.units)
             made.observe(seen, rng.uniform(-1, 1, 2).astype(np.float32) if step else None, float(step > 0))

@@ -76,8 +76,9 @@ def test_figures_against_an_axis_have_the_levels_on_it_and_the_others_the_levels
 def test_no_two_levels_of_a_factor_are_drawn_alike(experiments):
     for one in experiments.found.values():
         for path in (one.out / "figures").glob("*-curves.svg"):
-            colours = re.findall(r'<g id="method:[^"]*">\s*<path[^>]*stroke: (#\w+)', path.read_text())
-            assert len(set(colours)) > 1, path
+            lines = re.findall(r'<g id="method:([^"]*)">\s*<path[^>]*stroke: (#\w+)', path.read_text())
+            levels, colours = map(set, zip(*lines, strict=True))  # in the axes and in the legend
+            assert len(colours) == len(levels) > 1, path
 
 
 def test_the_files_beside_a_page_agree_with_the_records(experiments):

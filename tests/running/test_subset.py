@@ -83,10 +83,10 @@ def test_every_grant_is_cut(dataset: Dataset, access: DataAccess) -> None:
     chosen = choose(dataset, Subset(share=0.2, foreign=0.5), "cart")
     views = grant(dataset, access, task, tiny_suite.SUITE, "state", indices=chosen).episodes()
     own = [index for index in chosen if access is DataAccess.REWARD_FREE or dataset.episodes[index].scene == "cart"]
-    assert len(views) == (1 if access is DataAccess.DEMONSTRATIONS else len(own))
-    if access is not DataAccess.DEMONSTRATIONS:
-        for index, view in zip(own, views, strict=True):
-            np.testing.assert_array_equal(view.observation, dataset.state(index))
+    if access is DataAccess.DEMONSTRATIONS:  # the best tenth, at least one
+        own = [max(own, key=lambda index: tiny_suite.SUITE.labels(dataset, task, index)[0].sum())]
+    for index, view in zip(own, views, strict=True):
+        np.testing.assert_array_equal(view.observation, dataset.state(index))
 
 
 def test_a_subset_survives_its_record() -> None:

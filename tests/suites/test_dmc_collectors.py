@@ -10,7 +10,7 @@ from wpt_bench.protocol import UserError
 from wpt_bench.suites.dmc import SUITE
 from wpt_bench.suites.dmc.collect_agent import Replay, pink_noise
 from wpt_bench.suites.dmc.collect_objectives import FEATURES, Curiosity, RandomReward, Trunk
-from wpt_bench.suites.dmc.collectors import Training, collection_jobs
+from wpt_bench.suites.dmc.collectors import Training, _learned_policy, collection_jobs
 
 PAPER = ("cartpole", "acrobot", "cheetah", "walker", "quadruped")
 
@@ -215,6 +215,31 @@ def test_curiosity_tires_of_what_it_has_seen_and_seeks_what_is_new():
     steps = np.arange(1, 101)
     reward = [objective.reward(replay, np.full(100, row), steps, np.zeros((100, 0))).mean() for row in range(6)]
     assert reward[5] > 2 * max(reward[:5])
+
+
+@pytest.mark.parametrize(("collector", "objective"), [("curiosity", Curiosity), ("random-reward", RandomReward)])
+def test_a_collector_that_learns_wants_what_its_name_says(collector, objective):
+    assert type(Training(job(f"cartpole-{collector}").collect.args[0]).objective) is objective
+
+
+def test_pink_noise_is_of_a_strength_drawn_for_every_episode_and_dimension(tmp_path):
+    action = load(collect(job("cheetah-pink-noise", pink_noise=3), tmp_path), "action").reshape(3, 501, 6)[:, 1:]
+    strength = np.sqrt(np.square(action).mean(1))  # of what is left by the bounds at 1
+    assert strength.min() < 0.35 and strength.max() > 0.7
+    assert (np.ptp(strength, axis=0) > 0.05).all() and (np.ptp(strength, axis=1) > 0.2).all()
+
+
+def test_a_learned_policy_explores_with_noise_of_up_to_two_fifths():
+    """An actor that never moves from 0.25, over 60 episodes: strengths are uniform from none to the most."""
+    task = next(task for task in SUITE.tasks() if task.name == "walker-walk")
+    still = SimpleNamespace(act=lambda state, condition: np.full(task.action_dim, 0.25, np.float32))
+    strengths = []
+    for seed in range(60):
+        policy = _learned_policy(np.random.default_rng(seed), task, still, None)
+        noise = np.stack([policy(None, step) for step in range(task.agent_steps)]) - 0.25
+        strengths.append(np.sqrt(np.square(noise).mean()))
+    assert np.mean(strengths) == pytest.approx(0.2, abs=0.05)
+    assert min(strengths) < 0.05 and 0.35 < max(strengths) < 0.6
 
 
 def test_the_random_reward_agent_gets_more_of_what_it_wants_than_noise_gets():

@@ -239,6 +239,17 @@ def test_collected_actions_show_their_noise(dataset):
     assert 0.15 < np.mean(loud[1:, 3] > 0) < 0.5
 
 
+def test_stored_actions_are_the_scripted_policys_at_the_recorded_noise(dataset):
+    assert {info.scene for info in dataset.episodes if info.quality > 0} == {"door-open", "drawer-open"}
+    for scene in ("door-open", "drawer-open"):
+        simulator = Simulator(scene)
+        for info in dataset.episodes:
+            if info.scene == scene:
+                expected = rollout(simulator, TASKS[scene], info.seed, info.quality)["action"]
+                np.testing.assert_array_equal(dataset.action(info.index), expected)
+        simulator.close()
+
+
 def test_same_seed_same_bytes_whatever_else_is_collected(dataset, tmp_path):
     again = collect(tmp_path / "again", seed=0, scenes=("drawer-open",))
     shards = {shard.name: shard for shard in dataset.manifest.shards}

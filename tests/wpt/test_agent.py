@@ -1,6 +1,8 @@
 """The fine-tuning agent: what each switch changes, what never happens, and that it learns."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -9,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from wpt.toy import LEARNING, SETTINGS, SIZE, STEPS, fill, learn, silent, write_weights
+from wpt.toy import LEARNING, SETTINGS, SIZE, STEPS, UNITS, episodes, fill, learn, measured, silent, write_weights
 from wpt.toy import agent as make
-from wpt_bench.protocol import UserError
+from wpt_bench.protocol import ACTION_PAD, Units, UserError
 from wpt_bench.world_model.config import WorldModelSize
 from wpt_bench.world_model.rssm import RSSM
-from wpt_bench.wpt.agent import Switches
+from wpt_bench.wpt.agent import Switches, WPTAgent
+from wpt_bench.wpt.guidance import ClonedPrior
 
 ALL = Switches(pretrain=True, rehearsal=True, guidance=True)
 NONE = Switches(pretrain=False, rehearsal=False, guidance=False)
@@ -65,6 +68,69 @@ def test_a_quarter_of_a_batch_is_rehearsed_and_has_no_reward(pretrained: Path) -
     fill(without)
     online, rehearsed = without._sample(np.random.default_rng(0))
     assert len(online.action) == 8 and rehearsed is None
+
+
+def test_what_states_are_measured_in_makes_no_difference(pretrained: Path) -> None:
+    """The same states in other numbers, with the units that say so: nothing that an agent does or learns changes."""
+    start = np.array([0.6, -1.5, 2.0], np.float32)
+
+    def lived(units: Units) -> tuple[Any, ...]:
+        offline = [replace(one, observation=measured(one.observation, units), units=units) for one in episodes()]
+        agent = make(
+            ALL,
+            pretrained,
+            data=SimpleNamespace(episodes=lambda: offline),
+            units=units,
+            initial_observation=measured(start, units),
+        )
+        found = agent.offline(silent)
+        guided = act(agent, STEPS, measured(start, units), seed=0, evaluation=False)  # warm-up: the prior's
+        fill(agent)
+        losses = agent.update()
+        return found, losses, guided.tolist(), act(agent, 3, measured(start, units), seed=0, evaluation=True).tolist()
+
+    assert lived(UNITS) == lived(Units.identity(3))
+
+
+def act(agent: WPTAgent, steps: int, observation: np.ndarray, *, seed: int, evaluation: bool) -> np.ndarray:
+    """The first actions of an episode, or of as many as there are observations, in which nothing moves."""
+    observation = np.atleast_2d(observation)
+    carry, actions = agent.begin(len(observation), seed=seed, evaluation=evaluation), []
+    for _ in range(steps):
+        action, carry = agent.act(carry, observation, evaluation=evaluation)
+        actions.append(action)
+    return np.stack(actions)
+
+
+def constant_actor(agent: WPTAgent, mean: float, std: float) -> None:
+    """An actor whose policy has this mean and this deviation everywhere."""
+    last = agent.behaviour.actor[-1]
+    torch.nn.init.zeros_(last.weight)
+    with torch.no_grad():
+        last.bias[:ACTION_PAD] = np.arctanh(mean)
+        last.bias[ACTION_PAD:] = torch.logit(torch.tensor((std - 0.1) / 0.9)) - 2
+
+
+def test_training_explores_and_evaluation_does_not() -> None:
+    """With a constant actor, so that what else is drawn, the latent state, says nothing."""
+    agent, standing = make(NONE, None), np.zeros((500, 3), np.float32)
+    fill(agent, 1)  # a tenth of the budget: warm-up is over
+    constant_actor(agent, mean=0.3, std=0.15)
+    for seed in (1, 2):
+        assert act(agent, 2, standing, seed=seed, evaluation=True) == pytest.approx(0.3, abs=1e-6)
+    explored = [act(agent, 2, standing, seed=seed, evaluation=False) for seed in (1, 2)]
+    assert not np.array_equal(*explored)
+    assert np.mean(explored) == pytest.approx(0.3, abs=0.01) and np.std(explored) == pytest.approx(0.15, rel=0.05)
+
+
+def test_the_warm_up_is_uniform_whatever_the_actor_says() -> None:
+    agent, standing = make(NONE, None), np.zeros((500, 3), np.float32)
+    before = act(agent, 2, standing, seed=1, evaluation=False)
+    assert not np.array_equal(before, act(agent, 2, standing, seed=2, evaluation=False))
+    counts, _ = np.histogram(before, bins=8, range=(-1, 1))
+    assert counts.sum() == before.size and np.abs(counts / before.size - 1 / 8).max() < 0.03
+    constant_actor(agent, mean=0.3, std=0.15)
+    assert np.array_equal(before, act(agent, 2, standing, seed=1, evaluation=False))
 
 
 @pytest.mark.parametrize("evaluation", [True, False])
@@ -133,6 +199,19 @@ def test_the_prior_drives_all_of_the_warm_up_and_windows_after_it(pretrained: Pa
     assert set(late) == {0}
 
 
+def test_the_prior_acts_within_its_window_alone(pretrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, inner = make(Switches(True, False, True), pretrained), 0
+    fill(agent, 1)  # past warm-up
+    monkeypatch.setattr(ClonedPrior, "act", lambda *_: torch.full((1, ACTION_PAD), 0.25))
+    for seed in range(5):
+        window = agent.begin(1, seed=seed, evaluation=False).guided
+        actions = act(agent, STEPS, np.zeros(3, np.float32), seed=seed, evaluation=False)
+        guided = np.flatnonzero((actions == 0.25).all((1, 2)))
+        assert guided.tolist() == list(range(window.start, window.stop))
+        inner += 0 < window.start < window.stop < STEPS
+    assert inner
+
+
 def test_whether_an_episode_is_guided_does_not_hang_on_where_things_stand(pretrained: Path) -> None:
     """The simulator draws positions from the numbers that an episode's seed begins with."""
     agent = make(ALL, pretrained, budget=2 * STEPS * 10)
@@ -142,6 +221,22 @@ def test_whether_an_episode_is_guided_does_not_hang_on_where_things_stand(pretra
     guided = [agent.begin(1, seed=seed, evaluation=False).guided.stop > 0 for seed in range(400)]
     assert np.mean(guided) == pytest.approx(0.7, abs=0.1)
     assert abs(np.corrcoef(positions, guided)[0, 1]) < 0.2
+
+
+def test_imagination_starts_from_all_rows_or_from_online_ones(pretrained: Path) -> None:
+    started: list[torch.Tensor] = []
+    for start_from in ("all", "online"):
+        settings = msgspec.structs.replace(SETTINGS, start_from=start_from)
+        agent = make(Switches(True, True, False), pretrained, settings)
+        agent.offline(silent)
+        fill(agent)
+        starts = agent._starts
+        agent._starts = lambda latents, generator, starts=starts: (
+            started.append(latents.deter) or starts(latents, generator)
+        )
+        agent.update()
+    every, online = (rows.unflatten(0, (SETTINGS.length, -1)) for rows in started)
+    assert every.shape[1] == 8 and torch.equal(online, every[:, :6])  # the two after them are rehearsed
 
 
 def test_rewards_of_rehearsed_rows_do_not_exist_for_the_reward_head(pretrained: Path) -> None:

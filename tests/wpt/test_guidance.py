@@ -66,25 +66,32 @@ def test_the_prior_learns_the_policy_behind_the_episodes() -> None:
     assert loss < 0.1 and error < 0.15 * (wanted**2).sum(-1).mean()
 
 
-def test_what_acts_is_the_mean_of_the_weights_along_the_way() -> None:
-    """Of two updates, both count half; the losses are of one batch, that of a single pair."""
+@pytest.mark.parametrize("updates", [2, 4])
+def test_what_acts_is_the_mean_of_the_weights_along_the_way(updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two updates, both count half; in the long run the newest has its share. Batches are of a single pair."""
+    monkeypatch.setattr("wpt_bench.wpt.guidance.AVERAGED", 0.4)
     state = np.ones((2, 3), np.float32)
     pair = episode(state, np.array([[0.0, 0.0], [0.5, -0.5]], np.float32))
     torch.manual_seed(0)
     by_hand = ClonedPrior("state", 8, 4)
     prior = copy.deepcopy(by_hand)
-    clone_prior(prior, [pair], updates=2, batch=4, learning_rate=1e-2, seed=0, progress=lambda fraction, what="": None)
+    clone_prior(
+        prior, [pair], updates=updates, batch=4, learning_rate=1e-2, seed=0, progress=lambda fraction, what="": None
+    )
     adam = torch.optim.Adam(by_hand.parameters(), lr=1e-2, eps=1e-8)
     seen = torch.zeros(4, STATE_PAD)
     seen[:, :3] = torch.from_numpy(padded(state[:1], pair.units))[:, :3]
     visited = []
-    for _ in range(2):
+    for _ in range(updates):
         adam.zero_grad()
         ((by_hand(seen)[:, :2] - torch.tensor([0.5, -0.5])) ** 2).sum(-1).mean().backward()
         adam.step()
         visited.append([weight.detach().clone() for weight in by_hand.parameters()])
-    for weight, first, second in zip(prior.parameters(), *visited, strict=True):
-        torch.testing.assert_close(weight.detach(), (first + second) / 2)
+    for weight, *way in zip(prior.parameters(), *visited, strict=True):
+        average = (way[0] + way[1]) / 2
+        for newest in way[2:]:  # a third is less than the share
+            average = 0.6 * average + 0.4 * newest
+        torch.testing.assert_close(weight.detach(), average)
 
 
 def test_cloning_from_pictures_reduces_the_loss() -> None:

@@ -57,6 +57,15 @@ def write_weights(folder: Path, observation: str = "state") -> Path:
     return path
 
 
+UNITS = Units(np.zeros(3, np.float32), np.array([1 / 64, 32, 1 / 8], np.float32))
+"""Of a suite whose states are no numbers of order one; powers of two, with which nothing is rounded."""
+
+
+def measured(state: NDArray[np.float32], units: Units) -> NDArray[np.float32]:
+    """The numbers in which a suite of these units gives a state."""
+    return state / units.scale + units.offset
+
+
 def episode(observation: NDArray[Any], action: NDArray[np.float32]) -> EpisodeView:
     """A reward-free episode whose states need no scaling."""
     return EpisodeView(
@@ -103,13 +112,14 @@ def context(pretrained: Path | None, settings: Settings = SETTINGS, **changes: A
     return AgentContext(**(values | changes))
 
 
-def fill(agent: WPTAgent, count: int = 2) -> None:
+def fill(agent: WPTAgent, count: int = 2, reward: float = 1.0) -> None:
     """Gives the agent ``count`` online episodes."""
     rng = np.random.default_rng(1)
     for _ in range(count):
         for step in range(STEPS + 1):
             action = rng.uniform(-1, 1, 2).astype(np.float32) if step else None
-            agent.observe(rng.normal(size=3).astype(np.float32), action, float(step > 0))
+            state = measured(rng.normal(size=3).astype(np.float32), agent.context.units)
+            agent.observe(state, action, reward * (step > 0))
 
 
 LEARNING = msgspec.structs.replace(
