@@ -4,7 +4,6 @@ When this fails and the change is meant, raise the method's ``version`` in its f
 anew with ``python tests/baselines/test_golden.py``.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import golden
 from wpt.toy import silent
 
 from baselines import toy
@@ -39,9 +39,7 @@ def key(method: Method, kind: str) -> str:
 
 @pytest.mark.parametrize(("method", "kind"), toy.CASES, ids=[f"{one.name}-{kind}" for one, kind in toy.CASES])
 def test_behaviour_belongs_to_a_version(method: Method, kind: str, tmp_path: Path) -> None:
-    golden = json.loads(GOLDEN.read_text())
-    assert key(method, kind) in golden, "the version was raised: write the golden file anew"
-    assert losses(method, kind, tmp_path) == pytest.approx(golden[key(method, kind)], rel=2e-2, abs=1e-4)
+    golden.check(GOLDEN, key(method, kind), losses(method, kind, tmp_path))
 
 
 if __name__ == "__main__":
@@ -49,4 +47,4 @@ if __name__ == "__main__":
 
     with tempfile.TemporaryDirectory() as folder:
         written = {key(method, kind): losses(method, kind, Path(folder)) for method, kind in toy.CASES}
-    GOLDEN.write_text(json.dumps(written, indent=1) + "\n")
+    golden.write(GOLDEN, written)
