@@ -76,10 +76,11 @@ def test_a_body_like_no_other_has_no_irrelevant_episodes(dataset: Dataset) -> No
         mixed(dataset, choose(dataset, Subset(), None), tiny_suite.TASKS["cart-left"], "state", 0.5, 8, seed=0)
 
 
+@pytest.mark.parametrize("name", ["cart-left", "cart-right"])
 @pytest.mark.parametrize("access", [DataAccess.REWARD_FREE, DataAccess.LABELLED, DataAccess.DEMONSTRATIONS])
-def test_every_grant_is_cut(dataset: Dataset, access: DataAccess) -> None:
+def test_every_grant_is_cut(dataset: Dataset, access: DataAccess, name: str) -> None:
     """What was left out is in no view, and what is in one is what its index says."""
-    task = tiny_suite.TASKS["cart-left"]
+    task = tiny_suite.TASKS[name]
     chosen = choose(dataset, Subset(share=0.2, foreign=0.5), "cart")
     views = grant(dataset, access, task, tiny_suite.SUITE, "state", indices=chosen).episodes()
     own = [index for index in chosen if access is DataAccess.REWARD_FREE or dataset.episodes[index].scene == "cart"]
