@@ -9,6 +9,8 @@ import pytest
 
 from wpt_bench.suites.rendering import available_backends
 
+pytest.register_assert_rewrite("golden")  # it says which number differs
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("pixels") and not any(available_backends().values()):
