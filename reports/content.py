@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -164,7 +165,7 @@ def effects_table(comparison: Comparison) -> Table:
 
 
 def diagnostics_table(comparison: Comparison) -> Table:
-    """Why runs came out as they did: every method on every task of which anything is known."""
+    """Why runs came out as they did: every method on every task of which anything is known, without empty columns."""
     rows = []
     for one in comparison.diagnostics:
         told = one.values
@@ -183,8 +184,10 @@ def diagnostics_table(comparison: Comparison) -> Table:
         )
         rows.append(Row(cells, one.method))
     rows.sort(key=lambda row: (row.cells[0].text, row.cells[1].text))
-    columns = headings("task", "method", *READING, numbers=list(READING)[:-1])
-    return Table(_name("diagnostics", comparison), "Diagnostics", columns, tuple(rows))
+    heads = headings("task", "method", *READING, numbers=list(READING)[:-1])
+    told = [any(row.cells[place].text != NOTHING for row in rows) for place in range(len(heads))]
+    rows = [replace(row, cells=tuple(itertools.compress(row.cells, told))) for row in rows]
+    return Table(_name("diagnostics", comparison), "Diagnostics", tuple(itertools.compress(heads, told)), tuple(rows))
 
 
 def tasks_table(comparison: Comparison) -> Table:

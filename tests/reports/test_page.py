@@ -27,7 +27,7 @@ def test_the_page_shows_every_method_task_seed_and_run(plain):
     runs = [folder.name for folder in plain.runs.iterdir()]
     assert len(runs) == 16 and not {text for text in (*shown, *grants, *runs) if text not in words}
     assert "16 of 16 runs finished" in words
-    assert "1 shared stage (one seed), each a pre-trained world model or an agent for all tasks, stands behind" in words
+    assert "start from one pre-trained world model, or one agent for all tasks, trained with one seed: " in words
 
 
 def test_the_page_needs_no_network_and_runs_nothing_but_its_own_script(plain, full):
