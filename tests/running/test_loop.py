@@ -1,78 +1,25 @@
 """The interaction loop on the real cartpole: what it records, and that interruptions leave no trace."""
 
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 
 from running import small
 from wpt_bench import records, registry
 from wpt_bench.data.store import Dataset
-from wpt_bench.protocol import Agent, Progress, UserError, episode_seed
+from wpt_bench.protocol import Agent, Progress, UserError
 from wpt_bench.running import checkpoint
 from wpt_bench.running.loop import Diverged, execute, lock
 from wpt_bench.running.plan import Layout, identities, new_run, stages
 from wpt_bench.running.stages import make
-
-SCRIPT = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-sys.path.insert(0, sys.argv[3])
-from running import small
-from wpt_bench.running.loop import execute
-from wpt_bench.running.plan import Layout
-layout, data = Layout(Path(sys.argv[1])), Path(sys.argv[2])
-from wpt_bench.data.store import Dataset
-identity = small.identity(sys.argv[4], Dataset.open(data).digest, budget=6000)
-execute(identity, layout, data, small.silent, checkpoint_seconds=0.0)
-"""
 
 
 def _share(prepared: tuple[Layout, Dataset], folder: Path) -> Layout:
     """A fresh output folder with the stages of ``prepared``."""
     (folder / "stages").symlink_to(prepared[0].out / "stages")
     return Layout(folder)
-
-
-@pytest.mark.parametrize(("method", "moments"), [("wpt", (1, 4, 7))])
-def test_killed_at_any_moment_and_resumed_it_ends_the_same(
-    prepared: tuple[Layout, Dataset], tmp_path: Path, method: str, moments: tuple[int, ...]
-) -> None:
-    data = small.path(prepared[0])
-    (tmp_path / "calm").mkdir()
-    (tmp_path / "killed").mkdir()
-    calm, killed = (_share(prepared, tmp_path / name) for name in ("calm", "killed"))
-    identity = small.identity(method, prepared[1].digest, budget=6000)
-    run_id = records.digest(identity)
-    execute(identity, calm, data, small.silent)
-    command = [sys.executable, "-c", SCRIPT, str(killed.out), str(data), str(Path(__file__).parents[1]), method]
-    rng = np.random.default_rng(0)
-    kills = 0
-    for wanted in moments:  # rows after which to kill: before, during and after training episodes
-        process = subprocess.Popen(command)
-        while process.poll() is None and _rows(killed, run_id) < wanted:
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.1))
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-    assert kills == len(moments)
-    assert subprocess.run(command, check=False).returncode == 0
-    assert records.read_run(killed.runs / run_id).status == "done"
-    calm_rows, calm_weights = small.outcome(calm, run_id)
-    rows, weights = small.outcome(killed, run_id)
-    assert rows == calm_rows
-    assert weights == calm_weights
 
 
 DIAGNOSES = (
@@ -167,11 +114,6 @@ def test_a_shared_agent_is_trained_once_and_goes_on_where_it_stopped(
     assert not (layout.runs / run.id / "weights.safetensors").exists()  # they are the stage's
 
 
-def _rows(layout: Layout, run_id: str) -> int:
-    path = layout.runs / run_id / "episodes.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
 def test_the_record_says_what_happened(prepared: tuple[Layout, Dataset], tmp_path: Path) -> None:
     layout = _share(prepared, tmp_path)
     identity = small.identity("wpt", prepared[1].digest, evaluation_every=0.5, evaluation_episodes=2, budget=4000)
@@ -199,15 +141,6 @@ def test_the_record_says_what_happened(prepared: tuple[Layout, Dataset], tmp_pat
         not list((layout.runs / run.id / "replay").glob("*"))
         and (layout.runs / run.id / "weights.safetensors").exists()
     )
-
-
-def test_evaluation_episodes_are_the_same_for_every_method_and_differ_from_training() -> None:
-    env = registry.suite("dmc").make(registry.task("dmc", small.TASK), "state")
-    evaluation = [env.reset(seed=episode_seed(0, "evaluation", index))[0] for index in range(2)]
-    training = [env.reset(seed=episode_seed(0, "train", index))[0] for index in range(2)]
-    other_seed = env.reset(seed=episode_seed(1, "evaluation", 0))[0]
-    starts = [tuple(start) for start in (*evaluation, *training, other_seed)]
-    assert len(set(starts)) == len(starts)
 
 
 def test_no_two_evaluations_of_a_run_have_a_start_in_common(prepared: tuple[Layout, Dataset], tmp_path: Path) -> None:
