@@ -3,6 +3,7 @@
 import dataclasses
 import random
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from wpt_bench.running.jobs import Work
 from wpt_bench.running.local import this_machine
 from wpt_bench.running.loop import execute
 from wpt_bench.running.plan import Layout, Selection, identities, select
-from wpt_bench.running.sequence import WEIGHTS, before_in_sequence, inherited, seen_before
+from wpt_bench.running.sequence import EARLIER, WEIGHTS, before_in_sequence, inherited, seen_before
 
 TASKS = ("cart-left", "cart-right")
 
@@ -125,14 +126,22 @@ def test_what_was_seen_before_joins_the_data(made: tuple[killing.Jobs, Layout]) 
         assert not episode.observation.flags.writeable and not episode.action[0].any()
 
 
-def test_episodes_of_earlier_tasks_are_counted_as_such(made: tuple[killing.Jobs, Layout], data: Dataset) -> None:
+def test_episodes_of_earlier_tasks_are_counted_as_such(
+    made: tuple[killing.Jobs, Layout], data: Dataset, tmp_path: Path
+) -> None:
     """With k as large as all there is, everything seen before is retrieved too."""
-    (_, runs), layout = made
-    for identity, earlier in zip(runs, (0, 4), strict=True):
-        run = records.read_run(layout.runs / digest(identity))
-        beyond = [index for index in run.diagnostics["retrieved"] if index >= len(data.episodes)]
-        assert len(run.diagnostics["retrieved"]) == 20 and len(beyond) <= earlier
-        assert run.diagnostics["retrieval_precision"] == 1 - len(beyond) / 20
+    (_, (first, second)), layout = made
+    again, total = Layout(tmp_path), len(data.episodes)
+    shutil.copytree(layout.out, again.out, dirs_exist_ok=True)
+    own = [info.index for info in data.episodes if info.scene == "cart"]
+    for identity, everything in ((first, own), (second, [*own, *range(total, total + 4)])):
+        largest = msgspec.structs.replace(identity, settings=identity.settings | {"retrieved": len(everything)})
+        execute(largest, again, data.path, killing.silent, episodes=0)
+        found = records.read_run(again.runs / digest(largest)).diagnostics
+        assert sorted(found["retrieved"]) == everything
+        assert found["retrieval_precision"] == 22 / len(everything)
+        online = len(everything) - 22
+        assert Counter(found["retrieved_scenes"]) == Counter({"cart": 22, EARLIER: online})
 
 
 def test_what_is_left_of_earlier_tasks_is_evaluated_last(made: tuple[killing.Jobs, Layout]) -> None:

@@ -1,18 +1,21 @@
-"""The examples that a pre-training leaves behind, and what becomes of a folder that lacks or damages them."""
+"""What a pre-training learns from, the examples it leaves behind, and what becomes of a folder that damages them."""
 
 import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import safetensors.numpy
+from data import tiny_suite
+from learning import test_learning as learning
 
 from running import small
-from wpt_bench import records
+from wpt_bench import records, registry
 from wpt_bench.data.store import Dataset
-from wpt_bench.running import bench, stages
+from wpt_bench.running import bench, plan, stages
 from wpt_bench.running.plan import Layout
-from wpt_bench.wpt.pretraining import CONTEXT, HORIZON
+from wpt_bench.wpt.pretraining import CONTEXT, HORIZON, Example
 
 
 @pytest.fixture
@@ -38,6 +41,49 @@ def test_a_stage_keeps_an_example_that_the_report_is_handed(copy):
     assert example["damage"] == ""
     truth, predicted = (example["embodiments"]["cartpole"][name] for name in ("truth", "predicted"))
     assert truth.shape == (CONTEXT + HORIZON, 5) and predicted.shape == (HORIZON, 5) and predicted.dtype == np.float32
+
+
+def test_held_out_episodes_are_not_learned_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "suites", lambda: {"tiny": tiny_suite.SUITE})
+    dataset = tiny_suite.build(tmp_path / "data", ("cart", "boat"), episodes=10)
+    profile = learning.short(learning.profile("state"))
+    profile = msgspec.structs.replace(
+        profile, pretraining=msgspec.structs.replace(profile.pretraining, updates=1, held_out=0.3)
+    )
+    (identity,) = plan.stages(plan.select("tiny", profile, (), ("wpt",)), dataset.digest)
+    learned, held_out = [], []
+
+    class Idle:
+        """Only writes down which episodes there are to learn from."""
+
+        def __init__(self, episodes, *rest):
+            learned.extend(map(content, episodes))
+            self.world_model = self
+
+        def update(self):
+            return {}
+
+        def state_dict(self):
+            return {}
+
+    def validate(model, episodes, *rest):
+        held_out.append([*map(content, episodes)])
+        return {}
+
+    def foresee(model, episodes, known, *rest):
+        assert [*map(content, episodes)] in held_out and {*map(content, known)} < {*learned}
+        return {}, Example(np.zeros(1), np.zeros(1), None)
+
+    def content(episode):
+        return episode.observation.tobytes()
+
+    monkeypatch.setattr(stages, "Pretrainer", Idle)
+    monkeypatch.setattr(stages, "validation_loss", validate)
+    monkeypatch.setattr(stages, "open_loop_error", foresee)
+    stages.make(identity, Layout(tmp_path / "out"), dataset.path, small.silent)
+    assert [len(episodes) for episodes in held_out] == [6, 6]  # of twenty episodes of each of two bodies
+    every = [*learned, *held_out[0], *held_out[1]]
+    assert len(every) == len({*every}) == 40
 
 
 def test_examples_are_there_before_the_stage_counts_as_made(prepared, tmp_path, monkeypatch):
