@@ -57,6 +57,7 @@ def test_every_row_is_a_point_and_after_a_kill_none_is_there_twice(tmp_path: Pat
     process = subprocess.Popen(command)
     while process.poll() is None and not (folder.exists() and len(recorded(folder, "train")) >= 3):
         time.sleep(0.01)
+    assert process.poll() is None
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     execute(identity, Layout(tmp_path), None, small.silent, trackers=("tensorboard",))

@@ -281,9 +281,7 @@ def test_methods_of_one_table_are_judged_together_and_offline_ones_by_their_scor
     assert offline.trials[0].value == runs["score"].item()
 
 
-def test_a_failed_run_fails_its_trial_and_its_evaluations_count(
-    prepared: tuple[Layout, Dataset], tmp_path: Path
-) -> None:
+def test_a_failed_run_fails_its_trial(prepared: tuple[Layout, Dataset], tmp_path: Path) -> None:
     """Of two methods on one table one finds too few episodes to retrieve."""
     _, dataset = prepared
     layout = Layout(tmp_path)
@@ -293,7 +291,26 @@ def test_a_failed_run_fails_its_trial_and_its_evaluations_count(
     assert trial.value is None and record.best is None and record.toml == ""
     assert [run.score is None for run in trial.runs] == [False, True]
     assert "Retrieval needs 20 offline episodes" in trial.runs[1].why
-    assert record.evaluations == 3 + trial.runs[1].evaluations
+    assert [run.evaluations for run in trial.runs] == [3, 0] and record.evaluations == 3
+
+
+def test_the_evaluations_of_a_run_that_failed_count(tmp_path: Path) -> None:
+    """It diverges when it has been evaluated once."""
+    layout = Layout(tmp_path)
+
+    def progress(fraction: float, what: str = "") -> None:
+        if fraction:
+            raise Diverged("A loss is not finite.")
+
+    def make(number: int, runs: Sequence[Identity], stages: Sequence[StageIdentity]) -> Outcome:
+        (run,) = runs
+        with pytest.raises(JobError) as raised:
+            perform(run, Work(layout, None), progress, patient=False)
+        return Outcome((), {digest(run): raised.value.sentence})
+
+    (record,) = tune(found(small.profile(), "sac", seeds=(0,)), layout, 1, make)
+    (run,) = record.trials[0].runs
+    assert (run.score, run.why, record.evaluations) == (None, "A loss is not finite.", 1)
 
 
 def test_a_trial_whose_worker_is_killed_does_not_count_and_is_made_again(
