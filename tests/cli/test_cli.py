@@ -309,15 +309,16 @@ def test_killed_and_then_gone_on_with_by_two_at_once_it_ends_as_in_calm(benched:
         assert process.poll() is None, states
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert set(_states(out)) <= {"interrupted", "pending"} and "interrupted" in _states(out)
+    states = _states(out)  # the run that was under way may have ended before the kill
+    assert set(states) <= {"interrupted", "pending", "done"} and states != ["done", "done"]
     both = [
         subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
         for _ in range(2)
     ]
     said = [process.communicate(timeout=300)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    for name in ("dreamer cartpole-balance 0", "wpt cartpole-balance 0"):
-        assert sum(f"{name}: done in" in text for text in said) == 1, said
+    for name, state in zip(("dreamer cartpole-balance 0", "wpt cartpole-balance 0"), states, strict=True):
+        assert sum(f"{name}: done in" in text for text in said) == (state != "done"), said
     assert _states(out) == ["done", "done"]
     assert _records(out) == _records(benched)
 
