@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from wpt.toy import UNITS, measured, silent
+from running.small import silent
+from wpt.toy import UNITS, measured
 
 from baselines import toy
 from wpt_bench.data.views import DataView, EpisodeView

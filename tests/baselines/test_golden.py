@@ -13,7 +13,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import golden
-from wpt.toy import silent
+from running.small import silent
 
 from baselines import toy
 from wpt_bench.protocol import Method

@@ -18,6 +18,7 @@ import pytest
 from analysis.whole import rows_of, vouch, write_rows
 from typer.testing import CliRunner
 
+from cli.calling import call
 from wpt_bench import records, registry
 from wpt_bench.cli import app
 from wpt_bench.running import storage
@@ -34,17 +35,6 @@ reference = "profile"
 methods = ["dreamer"]
 levels = [{ name = "profile" }, { name = "3", profile = { settings = { wpt = { horizon = 3 } } } }]
 """
-
-
-def call(*arguments: str | Path, code: int = 0) -> str:
-    """Standard output, or with a non-zero ``code`` the one line on standard error that says what is wrong."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output + result.stderr
-    if code == 0:
-        return result.stdout
-    assert "Traceback" not in result.output
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith(("Error: ", "Failed: "))]
-    return line
 
 
 def test_the_papers_tasks_are_marked() -> None:

@@ -6,21 +6,12 @@ from pathlib import Path
 
 import pytest
 from analysis.whole import grid, lines_of, rows_of, vouch, write_lines, write_rows
-from typer.testing import CliRunner
 
+from cli.calling import call, invoke
 from wpt_bench.analysis.verify import find_run
-from wpt_bench.cli import app
 from wpt_bench.protocol import UserError
 
 SMALL_PROFILE = Path(__file__).with_name("small.toml")
-
-
-def call(*arguments: str | Path, code: int = 0) -> str:
-    """Standard output of a command, and with a non-zero ``code`` what it says on standard error."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output + result.stderr
-    assert "Traceback" not in result.output
-    return result.stdout if code == 0 else result.stderr
 
 
 @pytest.fixture
@@ -47,9 +38,14 @@ def test_every_finding_is_a_line_and_the_exit_code_says_so(results: Path) -> Non
     rows = rows_of(folder)
     rows[0]["success_any"] = 0.5
     write_rows(folder, rows)
-    lines = call("verify", results, code=1).splitlines()
-    assert len(lines) == 2 and all(line.startswith("Error: ") and "episodes.parquet" in line for line in lines)
-    printed = CliRunner().invoke(app, ["verify", str(results), "--json"])
+    said = invoke("verify", results)
+    lines = said.stderr.splitlines()
+    assert (
+        said.exit_code == 1
+        and len(lines) == 2
+        and all(line.startswith("Error: ") and "episodes.parquet" in line for line in lines)
+    )
+    printed = invoke("verify", results, "--json")
     assert printed.exit_code == 1
     assert [f"Error: {finding}" for finding in json.loads(printed.stdout)["folders"][0]["findings"]] == lines
 
@@ -64,8 +60,9 @@ def test_every_finding_is_a_line_and_the_exit_code_says_so(results: Path) -> Non
     ],
 )
 def test_bad_input_ends_in_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:
-    (line,) = call(*arguments, code=1).splitlines()
-    assert line.startswith("Error: ") and sentence in line
+    said = invoke(*arguments)
+    (line,) = said.stderr.splitlines()
+    assert said.exit_code == 1 and line.startswith("Error: ") and sentence in line
 
 
 def test_a_run_is_named_by_digits_that_only_it_has(results: Path) -> None:
@@ -77,7 +74,7 @@ def test_a_run_is_named_by_digits_that_only_it_has(results: Path) -> None:
 
 def test_what_was_verified_is_said_though_the_run_cannot_be_made_again(results: Path) -> None:
     run = next(line for line in lines_of(results / "dmc-quick") if line["identity"]["method"] == "wpt")
-    done = CliRunner().invoke(app, ["verify", str(results), "--rerun", run["id"]])
+    done = invoke("verify", results, "--rerun", run["id"])
     assert done.exit_code == 1 and "4 runs, 72 episodes and" in done.stdout
     assert "The run was made by version 1 of wpt, and version" in done.stderr
 
@@ -99,8 +96,7 @@ def test_a_real_run_is_whole_and_comes_out_again(real: Path) -> None:
     assert (
         f"Run {run['id']}: 1 training episodes were made again; 5 rows were compared, each to the last bit" in printed
     )
-    arguments = ["verify", str(folder), "--rerun", run["id"], "--episodes", "1", "--json"]
-    again = json.loads(CliRunner().invoke(app, arguments).stdout)["rerun"]
+    again = json.loads(invoke("verify", folder, "--rerun", run["id"], "--episodes", "1", "--json").stdout)["rerun"]
     assert (again["run"], again["compared"], again["findings"], again["environment"]) == (run["id"], 5, [], [])
 
 
@@ -112,8 +108,7 @@ def test_a_made_up_run_is_found_out_though_every_checksum_fits(real: Path, tmp_p
     vouch(folder)
     call("verify", folder)
     (run,) = lines_of(folder)
-    said = call("verify", folder, "--rerun", run["id"], "--episodes", "1", code=1)
-    (line,) = [line for line in said.splitlines() if line.startswith("Error: ")]
+    line = call("verify", folder, "--rerun", run["id"], "--episodes", "1", code=1)
     assert "train episode 0 at environment step 1000, is recorded with episode_return 999.0 (came out as " in line
 
 
@@ -123,5 +118,6 @@ def test_another_environment_does_not_pass_in_silence(real: Path, tmp_path: Path
     run["provenance"]["machine"]["cpu_capability"] = "ABACUS"
     write_lines(folder, [run])
     vouch(folder)
-    said = call("verify", folder, "--rerun", run["id"], "--episodes", "1", code=3)
-    assert "not in the environment of its record (cpu_capability" in said and "equality cannot be demanded" in said
+    said = invoke("verify", folder, "--rerun", run["id"], "--episodes", "1")
+    assert said.exit_code == 3 and "equality cannot be demanded" in said.stderr
+    assert "not in the environment of its record (cpu_capability" in said.stderr

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import pytest
 from data import tiny_suite
+from running.small import silent
 
 from wpt_bench import records, registry
 from wpt_bench.profiles import Data, Grid, Pretraining, Profile
@@ -171,7 +172,3 @@ def played(name: str, how: str) -> float:
                 total += reward
             scores.append(total / tiny_suite.FRAMES)
     return float(np.mean(scores))
-
-
-def silent(fraction: float, what: str = "") -> None:
-    """No progress."""

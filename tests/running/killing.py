@@ -12,6 +12,7 @@ import msgspec
 import torch
 from data import tiny_suite
 
+from running.small import silent
 from wpt_bench import records, registry
 from wpt_bench.records import Identity
 from wpt_bench.running import stages
@@ -109,7 +110,3 @@ def outcome(its: Jobs, out: Path) -> dict[str, Any]:
         weights = {name: sha256 for name, sha256 in run.files.items() if name != records.ROWS}
         found[run.id] = run.updates, run.env_steps, run.diagnostics, rows, weights
     return found
-
-
-def silent(fraction: float, what: str = "") -> None:
-    """No progress."""

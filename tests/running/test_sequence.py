@@ -14,7 +14,7 @@ import torch
 from data import tiny_suite
 from learning import test_learning as learning
 
-from running import killing
+from running import killing, small
 from wpt_bench import records, registry
 from wpt_bench.data.store import Dataset
 from wpt_bench.profiles import Profile
@@ -100,7 +100,7 @@ def test_the_next_agent_starts_from_the_last_weights(
 
     watched = dataclasses.replace(method, build=build)
     monkeypatch.setattr(registry, "method", lambda name: watched)
-    execute(second, again, data.path, killing.silent)
+    execute(second, again, data.path, small.silent)
     state = inherited(before_in_sequence(second, layout), layout)
     assert state is not None
     for key, value in began[0].items():
@@ -136,7 +136,7 @@ def test_episodes_of_earlier_tasks_are_counted_as_such(
     own = [info.index for info in data.episodes if info.scene == "cart"]
     for identity, everything in ((first, own), (second, [*own, *range(total, total + 4)])):
         largest = msgspec.structs.replace(identity, settings=identity.settings | {"retrieved": len(everything)})
-        execute(largest, again, data.path, killing.silent, episodes=0)
+        execute(largest, again, data.path, small.silent, episodes=0)
         found = records.read_run(again.runs / digest(largest)).diagnostics
         assert sorted(found["retrieved"]) == everything
         assert found["retrieval_precision"] == 22 / len(everything)
@@ -193,7 +193,7 @@ def test_through_storage_it_ends_the_same(
     exchange.share_inputs(jobs)
     for worker, job in enumerate(jobs):
         monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / f"worker-{worker}"))
-        assert perform_with_storage(job, work, killing.silent, patient=False)
+        assert perform_with_storage(job, work, small.silent, patient=False)
         assert exchange.collect(job)
     assert killing.outcome(its, there.out) == killing.outcome(its, layout.out)
 

@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from running.small import silent
 from safetensors.torch import load_file
 
-from wpt.toy import LEARNING, SETTINGS, SIZE, STEPS, UNITS, episodes, fill, learn, measured, silent, write_weights
+from wpt.toy import LEARNING, SETTINGS, SIZE, STEPS, UNITS, episodes, fill, learn, measured, write_weights
 from wpt.toy import agent as make
 from wpt_bench.protocol import ACTION_PAD, Units, UserError
 from wpt_bench.world_model.config import WorldModelSize

@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from running.small import silent
 
-from wpt.toy import SETTINGS, STEPS, context, episode, fill, silent, write_weights
+from wpt.toy import SETTINGS, STEPS, context, episode, fill, write_weights
 from wpt.toy import agent as make
 from wpt_bench.data.views import EpisodeView
 from wpt_bench.protocol import Diagnosed, Units

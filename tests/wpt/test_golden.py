@@ -16,8 +16,9 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import golden
+from running.small import silent
 
-from wpt.toy import SETTINGS, SIZE, context, episodes, fill, silent, write_weights
+from wpt.toy import SETTINGS, SIZE, context, episodes, fill, write_weights
 from wpt_bench.profiles import Pretraining
 from wpt_bench.running.plan import PRETRAINING_VERSION
 from wpt_bench.wpt.methods import METHODS

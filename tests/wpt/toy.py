@@ -40,10 +40,6 @@ SETTINGS = Settings(
 STEPS = 20
 
 
-def silent(fraction: float, what: str = "") -> None:
-    """No progress."""
-
-
 def task(action_dim: int = 2) -> Task:
     """A point in the plane."""
     return Task("toy", "reach", "point", "point", 3, action_dim, 2 * STEPS, 2, "return", 1.0, False, "")
