@@ -1,7 +1,7 @@
 """What the loop asks of an agent, and when: a stub that writes it down, on the suite of points in a box."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class Settings(msgspec.Struct, frozen=True):
 class Stub:
     """Acts alike in all dimensions as ``policy`` says for the step of the episode; writes down all that is asked.
 
+    An update changes how it acts, by all that it has observed.
+
     ``chosen`` are the places, among the granted episodes, of those that it works with.
     """
 
@@ -42,6 +44,7 @@ class Stub:
         self.context, self.policy, self.chosen = context, policy, chosen
         self.asked: list[tuple[Any, ...]] = []
         self.observed: list[tuple[NDArray[Any], NDArray[np.float32] | None, float]] = []
+        self.learned = 0.0
 
     def offline(self, progress: Progress) -> dict[str, Any]:
         return {"retrieved": list(self.chosen)}
@@ -52,7 +55,8 @@ class Stub:
 
     def act(self, carry: int, observation: NDArray[Any], *, evaluation: bool) -> tuple[NDArray[np.float32], int]:
         self.asked.append(("act", len(observation), evaluation))
-        return np.full((len(observation), self.context.task.action_dim), self.policy(carry), np.float32), carry + 1
+        action = self.policy(carry) + self.learned
+        return np.full((len(observation), self.context.task.action_dim), action, np.float32), carry + 1
 
     def observe(self, observation: NDArray[Any], action: NDArray[np.float32] | None, reward: float) -> None:
         self.asked.append(("observe", action is not None))
@@ -63,13 +67,18 @@ class Stub:
 
     def update(self) -> dict[str, float]:
         self.asked.append(("update",))
-        return {}
+        self.learned = (self.learned + sum(reward for _, _, reward in self.observed)) % 1 - 0.5
+        return {"learned": self.learned}
 
     def state_dict(self) -> dict[str, Any]:
-        return {}
+        return {"learned": self.learned}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        pass
+        self.learned = state["learned"]
+
+
+class Stop(Exception):
+    """Ends a run from within, as if somebody had."""
 
 
 @dataclass
@@ -86,7 +95,7 @@ class Played:
 
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Played]:
-    """Makes the one run of a ``grid``."""
+    """Makes the one run of a ``grid``, which stops each time before so many steps of simulators have been made."""
     monkeypatch.setattr(registry, "suites", lambda: {"tiny": tiny_suite.SUITE})
 
     def play(
@@ -99,6 +108,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Playe
         data: Dataset | None = None,
         chosen: Sequence[int] = (),
         episodes: int | None = None,
+        stops: Sequence[int] = (),
         **grid: Any,
     ) -> Played:
         agents: list[Stub] = []
@@ -115,11 +125,22 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Playe
         grids = {"tiny": msgspec.structs.replace(whole.grids["tiny"], **grid)}
         whole = msgspec.structs.replace(whole, grids=grids, settings={name: {"pace": pace}})
         (identity,) = identities(select("tiny", whole), data and data.digest)
-        layout = Layout(tmp_path / "out")
+        layout = Layout(tmp_path / "-".join(map(str, ("out", *stops))))
+        step = tiny_suite.Points.step
+        for steps in stops:
+            left = iter(range(steps))
+
+            def stopping(self: tiny_suite.Points, action: NDArray[np.float32], left: Iterator[int] = left) -> Any:
+                if next(left, None) is None:
+                    raise Stop
+                return step(self, action)
+
+            with monkeypatch.context() as patch, pytest.raises(Stop):
+                patch.setattr(tiny_suite.Points, "step", stopping)
+                execute(identity, layout, data and data.path, small.silent, checkpoint_seconds=0.0)
         assert execute(identity, layout, data and data.path, small.silent, episodes=episodes)
         folder = layout.runs / records.digest(identity)
-        (agent,) = agents
-        return Played(records.read_run(folder), records.read_episodes(folder), agent)
+        return Played(records.read_run(folder), records.read_episodes(folder), agents[-1])
 
     return play
 
@@ -194,6 +215,18 @@ def test_updates_come_along_the_episode(play: Play, pace: float, steps: list[int
             updates.append(taken)
     assert updates == steps
     assert [row.updates for row in played.of_kind("train")] == [sum(step <= STEPS for step in steps), len(steps)]
+
+
+def test_stopped_at_any_moment_it_goes_on_to_the_same_end(play: Play) -> None:
+    """Of an evaluation with its 60 steps, and three times a training episode of 30 and an evaluation."""
+    grid = {"budget": 3 * FRAMES, "evaluation_every": 1 / 3, "pace": 0.5}
+    calm = play(**grid)
+    first_evaluation, first_episode, its_evaluation, second_episode, third_episode = 20, 60 + 15, 30 + 20, 90 + 10, 90
+    stopped = play(**grid, stops=(first_evaluation, first_episode, its_evaluation, second_episode, third_episode))
+    assert len(calm.rows) == 3 + 4 * 2 and stopped.agent.learned == calm.agent.learned != 0
+    for ours, theirs in zip(stopped.rows, calm.rows, strict=True):
+        assert msgspec.structs.replace(ours, wall_clock=theirs.wall_clock) == theirs
+    assert (stopped.run.updates, stopped.run.env_steps) == (calm.run.updates, calm.run.env_steps)
 
 
 def test_evaluation_episodes_are_the_same_for_every_method_and_differ_from_training(

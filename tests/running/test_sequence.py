@@ -160,6 +160,18 @@ def test_what_is_left_of_earlier_tasks_is_evaluated_last(made: tuple[killing.Job
         assert there.episode_return + here.episode_return == pytest.approx(tiny_suite.FRAMES, rel=1e-5)
 
 
+def test_stopped_after_an_episode_the_next_agent_goes_on_to_the_same_end(
+    made: tuple[killing.Jobs, Layout], data: Dataset, tmp_path: Path
+) -> None:
+    its, layout = made
+    second, again = its[1][1], Layout(tmp_path)
+    shutil.copytree(layout.out, again.out, dirs_exist_ok=True)
+    shutil.rmtree(again.runs / digest(second))
+    for episodes in (1, 3, None):
+        execute(second, again, data.path, small.silent, episodes=episodes)
+    assert killing.outcome(its, again.out) == killing.outcome(its, layout.out)
+
+
 def test_a_damaged_run_before_is_named(made: tuple[killing.Jobs, Layout], tmp_path: Path) -> None:
     (_, (_, second)), layout = made
     copied = Layout(tmp_path)
