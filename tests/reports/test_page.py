@@ -88,7 +88,7 @@ def test_diagnostics_are_shown_and_how_to_read_them(plain, full):
     assert scratch[["distance to retrieved", "prior alone", "retrieved from"]].isna().all()
     assert not {"sac", "td3-bc"} & set(table["method"])
     panels = {panel["title"]: panel for panel in full.parsed.panels["diagnostics-state"]}
-    assert set(panels) == {title for title, _, _ in DIAGNOSTICS.values()}
+    assert set(panels) == {title for title, _, _ in DIAGNOSTICS.values()} - {"return, no score here"}
     lines = {series["method"]: series["y"] for series in panels["distance to retrieved"]["series"]}
     assert set(lines) == {method for method, on in ARMS.items() if on[1]} | {RANDOM_REPLAY}
     assert lines["wpt"] == [1.25] * 11
@@ -200,7 +200,7 @@ def test_every_kind_of_gap_is_on_the_page_and_the_rest_is_rendered(tmp_path):
     assert "3 of 18 runs are missing; what is not in the figures says which and why." in words
     assert error in words and words.count("wpt cheetah-run 2 pending no usable record of it") == 1
     assert "Left out as stale or not asked for: 1 run " in words and "another version of the method" in words
-    problems = words[words.index("Problems") : words.index("Does non-curated")]
+    problems = words[words.index("Problems") : words.index("Does wpt, with its offline data")]
     for name in ("torn/run.json", "future/run.json", "list/run.json"):
         assert str(runs / name) in problems
     assert "schema 99" in problems and str(spoilt / "episodes.jsonl") in words

@@ -1,10 +1,10 @@
 """Real processes to kill: forked from a server that has imported everything, so that a hundred of them cost seconds."""
 
 import multiprocessing
+import os
 import random
-import time
+import signal
 from collections.abc import Callable
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,32 @@ _SERVER.set_forkserver_preload(
 )
 
 
-def process(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
-    """A process that waits for nobody; it knows the suite of points in a box beside the real ones."""
-    return _SERVER.Process(target=_begin, args=(target, *arguments), daemon=True)
+def process(target: Callable[..., None], *arguments: Any, survives: int | None = None) -> tuple[Any, Any]:
+    """A process that knows the suite of points in a box beside the real ones, and how far it got.
+
+    It counts the simulator's steps and the files that it puts in place, and kills itself, as from outside, instead of
+    the first of them that it does not survive.
+    """
+    count = _SERVER.Value("q", 0)
+    return _SERVER.Process(target=_begin, args=(count, survives, target, *arguments), daemon=True), count
 
 
-def _begin(target: Callable[..., None], *arguments: Any) -> None:
+def _begin(count: Any, survives: int | None, target: Callable[..., None], *arguments: Any) -> None:
     torch.set_num_threads(1)
     known = registry.suites()
     registry.suites = lambda: {**known, "tiny": tiny_suite.SUITE}  # type: ignore[assignment]
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*its: Any, **options: Any) -> Any:
+            if count.value == survives:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count.value += 1
+            return function(*its, **options)
+
+        return call
+
+    tiny_suite.Points.step = counted(tiny_suite.Points.step)  # type: ignore[method-assign]
+    Path.replace = counted(Path.replace)  # type: ignore[method-assign]
     target(*arguments)
 
 
@@ -56,42 +73,29 @@ def make_all(its: Jobs, out: Path, data: Path) -> None:
         execute(identity, layout, data, silent, checkpoint_seconds=0.0)
 
 
-def kill_until_done(
-    kills: int, seconds: float, rng: random.Random, target: Callable[..., None], *arguments: Any
-) -> int:
-    """Starts the same process again and again, kills it ``kills`` times within ``seconds``; returns how often it died.
+def kill_until_done(kills: int, most: int, rng: random.Random, target: Callable[..., None], *arguments: Any) -> int:
+    """Makes the same again and again in processes that die at one of the first ``most`` counts of ``process``.
 
-    Then it runs to its end, which has to be a good one.
+    After ``kills`` of them, or the first that reached its end before, all must be made. Returns how often one died.
     """
-    killed = 0
-    while killed < kills:
-        one = process(target, *arguments)
+    for killed in range(kills):
+        one, _ = process(target, *arguments, survives=rng.randrange(most))
         one.start()
-        one.join(rng.uniform(0, seconds if killed else seconds / 2))
-        if one.exitcode is not None:
-            assert one.exitcode == 0
-            break
-        one.kill()
         one.join()
-        killed += 1
-    last = process(target, *arguments)
-    last.start()
-    last.join()
-    assert last.exitcode == 0
-    return killed
+        if one.exitcode == 0:
+            return killed
+        assert one.exitcode == -signal.SIGKILL
+    counted(target, *arguments)
+    return kills
 
 
-def timed(target: Callable[..., None], *arguments: Any) -> float:
-    """Seconds that it takes undisturbed."""
-    first = process(silent, 0.0)  # starts the server
-    first.start()
-    first.join()
-    started = time.monotonic()
-    one = process(target, *arguments)
+def counted(target: Callable[..., None], *arguments: Any) -> int:
+    """How far it counts undisturbed."""
+    one, count = process(target, *arguments)
     one.start()
     one.join()
     assert one.exitcode == 0
-    return time.monotonic() - started
+    return count.value
 
 
 def outcome(its: Jobs, out: Path) -> dict[str, Any]:

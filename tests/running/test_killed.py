@@ -1,7 +1,8 @@
 """SIGKILL at any moment leaves no trace in the results: every method, both kinds of observation, stages included.
 
-The tasks are points in a box, of which pictures need no graphics library. Episodes are short, so that the moments
-before, in and after updates, evaluations and checkpoints are all hit. ``nox -s chaos`` kills far more often.
+The tasks are points in a box, of which pictures need no graphics library. Moments are counted in steps of the simulator
+and in files put in place, not in seconds, of which most go by before a run has begun: they fall between updates, in
+evaluations, in episodes and in the middle of checkpoints. ``nox -s chaos`` kills far more often.
 """
 
 import random
@@ -46,13 +47,10 @@ def killed(method: Method, kind: str, data: Dataset, folder: Path, kills: int, s
     whole = msgspec.structs.replace(whole, pretraining=msgspec.structs.replace(whole.pretraining, updates=6))
     selection = select("tiny", whole, learning.ALL if method.shared else learning.ONE, (method.name,))
     its = killing.jobs(selection, data.digest)
-    seconds = killing.timed(killing.make_all, its, folder / "calm", data.path)
-    calm, rng, count = killing.outcome(its, folder / "calm"), random.Random(f"{method.name} {kind} {seed}"), 0
-    while not count:  # the calm run may have taken longer than any other, compiling
-        out = folder / f"killed-in-{seconds}"
-        count = killing.kill_until_done(kills, seconds, rng, killing.make_all, its, out, data.path)
-        assert killing.outcome(its, out) == calm
-        seconds /= 4
+    moments = killing.counted(killing.make_all, its, folder / "calm", data.path)
+    rng, out = random.Random(f"{method.name} {kind} {seed}"), folder / "killed"
+    count = killing.kill_until_done(kills, moments, rng, killing.make_all, its, out, data.path)
+    assert killing.outcome(its, out) == killing.outcome(its, folder / "calm")
     return count
 
 
