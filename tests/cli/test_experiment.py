@@ -22,6 +22,9 @@ CASES = {
     "dmc": {"embodiments": "walker-stand", "adaptation": ""},
 }
 
+TWICE = ("data", "adaptation")
+"""Which are called a second time, when everything is made."""
+
 
 def test_every_experiment_has_a_case() -> None:
     assert sorted(name for cases in CASES.values() for name in cases) == experiments.names()
@@ -42,6 +45,8 @@ def test_from_nothing_to_a_page(suite: str, tmp_path: Path) -> None:
         wanted = {records.digest(run) for arm in plan.arms for run in arm.runs}
         folders = [tmp_path / "runs" / run_id for run_id in wanted]
         assert not problems and {records.read_run(folder).status for folder in folders} == {"done"}
+        if name not in TWICE:
+            continue
         times = {folder: (folder / records.RECORD).stat().st_mtime_ns for folder in folders}
         again = CliRunner().invoke(app, [*arguments, "--json"])
         assert again.exit_code == 0, again.output + again.stderr
