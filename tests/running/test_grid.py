@@ -16,7 +16,8 @@ from wpt_bench.data.store import Dataset
 from wpt_bench.records import Identity
 from wpt_bench.running.grid import run_grid, standing, status
 from wpt_bench.running.local import this_machine
-from wpt_bench.running.plan import Layout, PretrainingIdentity
+from wpt_bench.running.loop import LOCK_SECONDS, lock
+from wpt_bench.running.plan import Layout, PretrainingIdentity, new_run
 
 
 def test_a_failing_run_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
@@ -117,3 +118,24 @@ def _pretend(identity: Identity, layout: Layout, state: records.Status) -> None:
     run = new_run(identity)
     run.status = state
     records.write_run(layout.runs / run.id, run)
+
+
+def test_a_run_that_ends_while_its_lock_is_looked_at_is_done(tmp_path: Path) -> None:
+    layout, identity = Layout(tmp_path), small.identity("dreamer", None)
+    folder, run = layout.runs / records.digest(identity), new_run(identity)
+    run.status = "running"
+    records.write_run(folder, run)
+    locked = threading.Event()
+
+    def end() -> None:
+        with lock(folder):
+            locked.set()
+            time.sleep(LOCK_SECONDS / 3)
+            run.status = "done"
+            records.write_run(folder, run)
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    locked.wait()
+    assert status(identity, layout) == "done"
+    ending.join()

@@ -62,7 +62,9 @@ def standing(identity: Identity, layout: Layout, stored: Stored | None = None) -
 def _standing_here(identity: Identity, layout: Layout) -> tuple[State, str]:
     folder = layout.runs / records.digest(identity)
     try:
-        run = records.read_run(folder) if (folder / records.RECORD).exists() else None
+        held, run = False, _recorded(folder)
+        if run is None or run.status != "done":
+            held, run = _held(folder), _recorded(folder)  # while the lock was waited for it may have ended
     except RecordError as error:
         return "damaged", " ".join(str(error).split())
     if run is not None and run.status == "done":
@@ -70,13 +72,17 @@ def _standing_here(identity: Identity, layout: Layout) -> tuple[State, str]:
         if damage := records.damaged(rows, folder):
             return "damaged", f"{damage}; delete {folder} to make this run again."
         return "done", ""
-    if _held(folder):
+    if held:
         return "running", ""
     if run is None or run.status == "pending":
         return "pending", (why_failed(layout, identity.stage) if identity.stage else None) or ""
     if run.status == "running":
         return "interrupted", ""
     return "failed", (run.error or "").strip().rpartition("\n")[2]
+
+
+def _recorded(folder: Path) -> records.Run | None:
+    return records.read_run(folder) if (folder / records.RECORD).exists() else None
 
 
 def stale(wanted: Sequence[Identity], layout: Layout) -> list[Identity]:
