@@ -211,7 +211,7 @@ def test_hovering_shows_the_values_of_the_summary_where_the_markers_are(reader, 
         reader.move_to(*markers[index])
         head, found = reader.tip()
         title, _, at = head.partition(" · ")
-        assert title == "All tasks" and float(at.replace(",", "")) == pytest.approx(steps[index], abs=40)
+        assert title == "3 tasks, 2 seeds" and float(at.replace(",", "")) == pytest.approx(steps[index], abs=40)
         for method in ("wpt", "dreamer", "wpt-no-guidance"):
             curve = curves[method]
             wanted = [curve[part][index] for part in ("value", "low", "high")]
@@ -233,7 +233,7 @@ def test_arrow_keys_show_the_same_values_exactly_and_escape_hides_them(reader, c
     for index in range(3):
         reader.press(Keys.ARROW_RIGHT)
         head, found = reader.tip()
-        assert head == f"All tasks · {curves['wpt']['env_steps'][index]:,}" if index else head.endswith(" · 0.000")
+        assert head == f"3 tasks, 2 seeds · {curves['wpt']['env_steps'][index]:,}" if index else head.endswith(" · 0.000")
         drawn = {name: curve for name, curve in curves.items() if name in found}
         assert {"dreamer", "wpt"} < set(drawn) and len(drawn) == len(found) == 8
         for name, curve in drawn.items():
@@ -267,7 +267,7 @@ def test_a_tap_shows_the_values_until_the_reader_scrolls(reader, curves):
     for kind, points in (("touchStart", [{"x": x, "y": y}]), ("touchEnd", [])):
         reader.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
     head, found = reader.tip()
-    assert head.startswith("All tasks · ") and {"wpt", "dreamer"} < set(found)
+    assert head.startswith("3 tasks, 2 seeds · ") and {"wpt", "dreamer"} < set(found)
     box = reader.one("#tip").rect
     assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE[0]
     reader.run("scrollBy(0, 50)")

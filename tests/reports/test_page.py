@@ -205,7 +205,7 @@ def test_every_kind_of_gap_is_on_the_page_and_the_rest_is_rendered(tmp_path):
         assert str(runs / name) in problems
     assert "schema 99" in problems and str(spoilt / "episodes.jsonl") in words
     assert "incomplete (4 of 6 runs)" in words and "incomplete (3 of 4 runs)" in words
-    assert "Not drawn, because runs are missing: wpt, wpt-no-guidance." in words
+    assert "Not drawn, because runs are missing: wpt-no-guidance, wpt." in words
     assert "wpt-pretrain-only reaches IQM 0." in words
 
 

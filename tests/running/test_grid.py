@@ -113,8 +113,6 @@ def _on(stage: PretrainingIdentity, run: Identity) -> Identity:
 
 
 def _pretend(identity: Identity, layout: Layout, state: records.Status) -> None:
-    from wpt_bench.running.plan import new_run
-
     run = new_run(identity)
     run.status = state
     records.write_run(layout.runs / run.id, run)

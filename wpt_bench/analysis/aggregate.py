@@ -61,8 +61,8 @@ METRICS: dict[str, Metric] = {
 
 
 def told_apart(tasks: Sequence[str]) -> tuple[str, ...]:
-    """Metrics that say different things: of one task, the tasks' median is the mean, and the gap what it lacks to 1."""
-    return tuple(METRICS) if len(tasks) > 1 else ("iqm", "mean")
+    """Metrics that say different things: of two tasks at most, their median is the mean, and the gap its rest to 1."""
+    return tuple(METRICS) if len(tasks) > 2 else ("iqm", "mean")
 
 
 def three(value: float, sign: str = "") -> str:
