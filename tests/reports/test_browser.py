@@ -233,7 +233,8 @@ def test_arrow_keys_show_the_same_values_exactly_and_escape_hides_them(reader, c
     for index in range(3):
         reader.press(Keys.ARROW_RIGHT)
         head, found = reader.tip()
-        assert head == f"3 tasks, 2 seeds · {curves['wpt']['env_steps'][index]:,}" if index else head.endswith(" · 0.000")
+        step = curves["wpt"]["env_steps"][index]
+        assert head == f"3 tasks, 2 seeds · {step:,}" if index else head.endswith(" · 0.000")
         drawn = {name: curve for name, curve in curves.items() if name in found}
         assert {"dreamer", "wpt"} < set(drawn) and len(drawn) == len(found) == 8
         for name, curve in drawn.items():
