@@ -185,9 +185,9 @@ def diagnostics_table(comparison: Comparison) -> Table:
         rows.append(Row(cells, one.method))
     rows.sort(key=lambda row: (row.cells[0].text, row.cells[1].text))
     heads = headings("task", "method", *READING, numbers=list(READING)[:-1])
-    told = [any(row.cells[place].text != NOTHING for row in rows) for place in range(len(heads))]
-    rows = [replace(row, cells=tuple(itertools.compress(row.cells, told))) for row in rows]
-    return Table(_name("diagnostics", comparison), "Diagnostics", tuple(itertools.compress(heads, told)), tuple(rows))
+    filled = [any(row.cells[place].text != NOTHING for row in rows) for place in range(len(heads))]
+    rows = [replace(row, cells=tuple(itertools.compress(row.cells, filled))) for row in rows]
+    return Table(_name("diagnostics", comparison), "Diagnostics", tuple(itertools.compress(heads, filled)), tuple(rows))
 
 
 def tasks_table(comparison: Comparison) -> Table:
