@@ -107,6 +107,11 @@ def test_scores_are_those_without_diagnoses(tmp_path):
         both_ways.append(figures([compare(table, resamples=50, curve_resamples=50)]))
     plain, diagnosed = (both["tables"][0] for both in both_ways)
     assert "diagnostics" not in plain and len(diagnosed.pop("diagnostics")) == 2
+    priors = [[row.pop("prior") for row in table["methods"]] for table in (plain, diagnosed)]
+    above = [[row.pop("above_prior") for row in table["methods"]] for table in (plain, diagnosed)]
+    assert priors[0] == above[0] == [None, None] and [one["value"] for one in priors[1]] == [0.9, 0.9]
+    assert [one["value"] for one in above[1]] == pytest.approx([-0.4, -0.4])
+    assert diagnosed.pop("glance")[:-1] == plain.pop("glance")
     assert diagnosed == plain
 
 
