@@ -99,7 +99,7 @@ def execute(
         stack.enter_context(lock(folder, patient=patient))
         records.sweep(folder)
         run = records.read_run(folder) if (folder / records.RECORD).exists() else new_run(identity)
-        if run.identity != identity:
+        if run.id != folder.name:
             raise UserError(f"{folder} holds the record of another run, {run.id}; delete it to make this one.")
         if run.status == "done":
             return False
