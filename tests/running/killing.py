@@ -74,12 +74,15 @@ def make_all(its: Jobs, out: Path, data: Path) -> None:
 
 
 def kill_until_done(kills: int, most: int, rng: random.Random, target: Callable[..., None], *arguments: Any) -> int:
-    """Makes the same again and again in processes that die at one of the first ``most`` counts of ``process``.
+    """Makes the same again and again in processes that die by chance, all along the ``most`` counts of ``process``.
 
     After ``kills`` of them, or the first that reached its end before, all must be made. Returns how often one died.
     """
+    left = most
     for killed in range(kills):
-        one, _ = process(target, *arguments, survives=rng.randrange(most))
+        survives = rng.randrange(max(1, 2 * left // (kills - killed + 1)))  # as far as the others on average
+        one, _ = process(target, *arguments, survives=survives)
+        left -= survives
         one.start()
         one.join()
         if one.exitcode == 0:
