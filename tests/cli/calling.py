@@ -8,8 +8,10 @@ from wpt_bench.cli import app
 
 
 def invoke(*arguments: str | Path) -> Result:
-    """Whatever becomes of it."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    """Whatever becomes of it, but for a traceback."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert "Traceback" not in result.output
+    return result
 
 
 def call(*arguments: str | Path, code: int = 0) -> str:
@@ -18,6 +20,5 @@ def call(*arguments: str | Path, code: int = 0) -> str:
     assert result.exit_code == code, result.output + result.stderr
     if code == 0:
         return result.stdout
-    assert "Traceback" not in result.output
     (line,) = [line for line in result.stderr.splitlines() if line.startswith(("Error: ", "Failed: "))]
     return line

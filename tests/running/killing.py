@@ -26,14 +26,17 @@ _SERVER.set_forkserver_preload(
 )
 
 
-def process(target: Callable[..., None], *arguments: Any, survives: int | None = None) -> tuple[Any, Any]:
-    """A process that knows the suite of points in a box beside the real ones, and how far it got.
+def end_of(target: Callable[..., None], *arguments: Any, survives: int | None = None) -> tuple[int | None, int]:
+    """Exit code of a process that knows the suite of points in a box beside the real ones, and how far it got.
 
     It counts the simulator's steps and the files that it puts in place, and kills itself, as from outside, instead of
     the first of them that it does not survive.
     """
     count = _SERVER.Value("q", 0)
-    return _SERVER.Process(target=_begin, args=(count, survives, target, *arguments), daemon=True), count
+    one = _SERVER.Process(target=_begin, args=(count, survives, target, *arguments), daemon=True)
+    one.start()
+    one.join()
+    return one.exitcode, count.value
 
 
 def _begin(count: Any, survives: int | None, target: Callable[..., None], *arguments: Any) -> None:
@@ -41,7 +44,7 @@ def _begin(count: Any, survives: int | None, target: Callable[..., None], *argum
     known = registry.suites()
     registry.suites = lambda: {**known, "tiny": tiny_suite.SUITE}  # type: ignore[assignment]
 
-    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+    def mortal(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*its: Any, **options: Any) -> Any:
             if count.value == survives:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -50,8 +53,8 @@ def _begin(count: Any, survives: int | None, target: Callable[..., None], *argum
 
         return call
 
-    tiny_suite.Points.step = counted(tiny_suite.Points.step)  # type: ignore[method-assign]
-    Path.replace = counted(Path.replace)  # type: ignore[method-assign]
+    tiny_suite.Points.step = mortal(tiny_suite.Points.step)  # type: ignore[method-assign]
+    Path.replace = mortal(Path.replace)  # type: ignore[method-assign]
     target(*arguments)
 
 
@@ -74,31 +77,27 @@ def make_all(its: Jobs, out: Path, data: Path) -> None:
 
 
 def kill_until_done(kills: int, most: int, rng: random.Random, target: Callable[..., None], *arguments: Any) -> int:
-    """Makes the same again and again in processes that die by chance, all along the ``most`` counts of ``process``.
+    """Makes the same again and again in processes that die by chance, all along the ``most`` counts of ``end_of``.
 
     After ``kills`` of them, or the first that reached its end before, all must be made. Returns how often one died.
     """
     left = most
     for killed in range(kills):
         survives = rng.randrange(max(1, 2 * left // (kills - killed + 1)))  # as far as the others on average
-        one, _ = process(target, *arguments, survives=survives)
         left -= survives
-        one.start()
-        one.join()
-        if one.exitcode == 0:
+        code, _ = end_of(target, *arguments, survives=survives)
+        if code == 0:
             return killed
-        assert one.exitcode == -signal.SIGKILL
+        assert code == -signal.SIGKILL
     counted(target, *arguments)
     return kills
 
 
 def counted(target: Callable[..., None], *arguments: Any) -> int:
     """How far it counts undisturbed."""
-    one, count = process(target, *arguments)
-    one.start()
-    one.join()
-    assert one.exitcode == 0
-    return count.value
+    code, count = end_of(target, *arguments)
+    assert code == 0
+    return count
 
 
 def outcome(its: Jobs, out: Path) -> dict[str, Any]:

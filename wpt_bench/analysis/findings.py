@@ -163,8 +163,10 @@ def _reached(found: Saving) -> str:
     if found.env_steps is None or found.saved is None:
         return f"{final} is not reached"
     steps = f"{final} is first reached after {found.env_steps:,.0f} steps, by {SCRATCH} itself after {found.other:,.0f}"
-    shown = "" if found.saved_low is not None and found.saved_low > 0 else ", not shown to be above 0"
-    return f"{steps}: {found.saved:.0%} saved {saved_interval(found)}".rstrip() + (shown if found.saved_high else "")
+    interval = saved_interval(found)
+    if interval and (found.saved_low is None or found.saved_low <= 0):
+        interval += ", not shown to be above 0"
+    return f"{steps}: {found.saved:.0%} saved {interval}".rstrip()
 
 
 def saved_interval(found: Saving) -> str:
