@@ -13,7 +13,7 @@ from wpt_bench.analysis.aggregate import Estimate, three, told_apart
 from wpt_bench.analysis.compare import LEVELS, Comparison
 from wpt_bench.analysis.diagnostics import PRIOR_SCORE, READING
 from wpt_bench.analysis.factorial import ARMS, PARTS, RANDOM_REPLAY
-from wpt_bench.analysis.findings import duration, saved_interval
+from wpt_bench.analysis.findings import duration, p_text, saved_interval
 from wpt_bench.analysis.literature import nearest_to_budget
 from wpt_bench.analysis.reach import Saving
 from wpt_bench.analysis.rows import Cost, Part
@@ -153,9 +153,9 @@ def effects_table(comparison: Comparison) -> Table:
     for what, one in (("score at the budget", comparison.ablation), ("area under the curve", comparison.auc_ablation)):
         effects = (*one.effects, *one.single, *([one.control] if one.control else []))
         for effect in effects:
-            cells = (Cell(effect.name), Cell(what), estimate_cell(effect.estimate), ends_cell(effect.estimate))
-            rows.append(Row(cells))
-    numbers = ("change in IQM [95%, percentile]", "[95%, corrected]")
+            figures = (estimate_cell(effect.estimate), ends_cell(effect.estimate), _p(effect.p), _p(effect.holm))
+            rows.append(Row((Cell(effect.name), Cell(what), *figures)))
+    numbers = ("change in IQM [95%, percentile]", "[95%, corrected]", "p", "Holm's p")
     return Table(
         _name("effects", comparison),
         "Effects of WPT's parts",
@@ -378,6 +378,10 @@ def corrected_cell(estimate: Estimate | None) -> Cell:
 def ends_cell(estimate: Estimate | None) -> Cell:
     """The corrected interval alone."""
     return Cell(NOTHING) if estimate is None else replace(corrected_cell(estimate), text=estimate.corrected, value=None)
+
+
+def _p(value: float | None) -> Cell:
+    return Cell(NOTHING) if value is None else Cell(p_text(value).removeprefix("= "), value)
 
 
 def _told(value: float | None, note: str = "", *of: float | None) -> Cell:

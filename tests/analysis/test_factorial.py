@@ -2,8 +2,12 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import ttest_rel
 
-from wpt_bench.analysis.factorial import ARMS, PARTS, RANDOM_REPLAY, factorial
+from wpt_bench.analysis.bootstrap import p_value
+from wpt_bench.analysis.factorial import ARMS, PARTS, RANDOM_REPLAY, allowed_for, factorial, holm
 from wpt_bench.wpt.methods import METHODS
 
 FAST = {"resamples": 500}
@@ -101,3 +105,62 @@ def test_one_seed_has_no_interval():
     found = effects_of({"wpt": scores(0.5, seeds=1), "wpt-no-guidance": scores(0.2)}, **FAST)
     (effect,) = found.single
     assert effect.estimate.value == pytest.approx(0.3, abs=CLOSE) and effect.estimate.low is None
+
+
+def test_the_p_value_of_an_effect_is_that_of_students_test_of_the_seeds():
+    rng = np.random.default_rng(1)
+    arms = {"wpt": rng.normal(0.6, 0.1, (5, 3)), "wpt-no-guidance": rng.normal(0.5, 0.1, (5, 3))}
+    (effect,) = effects_of(arms, "mean", resamples=50_000).single
+    expected = ttest_rel(*(its.mean(axis=1) for its in arms.values())).pvalue
+    assert 0.001 < expected < 0.5 and effect.p == pytest.approx(expected, rel=0.03) and effect.holm is None
+
+
+@given(st.floats(-3, 3), st.floats(1e-6, 3), st.integers(2, 30))
+def test_the_p_value_is_below_its_level_where_the_interval_excludes_zero(value, half_width, seeds):
+    """But for rounding, where the interval ends at zero."""
+    if abs(abs(value) - half_width) > 1e-9:
+        assert (p_value(value, half_width, seeds) < 0.05) == (abs(value) > half_width)
+
+
+def test_holms_correction_of_a_worked_example():
+    """In rising order 4 x .005, 3 x .01, 2 x .03; the last, 1 x .04, is not below the one before."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0] and holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1))
+def test_holms_correction_is_between_none_and_bonferronis_and_keeps_the_order(p_values):
+    found = holm(p_values)
+    for p, corrected in zip(p_values, found, strict=True):
+        assert p <= corrected <= min(1.0, p * len(p_values)) + 1e-12
+    assert np.all(np.diff(np.asarray(found)[np.argsort(p_values, kind="stable")]) >= 0)
+
+
+def test_effects_are_corrected_for_all_of_their_kind_on_every_measure():
+    rng = np.random.default_rng(2)
+
+    def measured():
+        return effects_of({name: rng.normal(0.5, 0.1, (3, 2)) for name in (*ARMS, RANDOM_REPLAY)}, **FAST)
+
+    measures = [measured(), measured()]
+    corrected = allowed_for(*measures)
+    for kind in (lambda one: one.effects, lambda one: one.single, lambda one: (one.control,)):
+        before, after = ([effect for one in both for effect in kind(one)] for both in (measures, corrected))
+        assert [effect.holm for effect in after] == pytest.approx(holm([effect.p for effect in before]))
+        assert [(effect.name, effect.p) for effect in after] == [(effect.name, effect.p) for effect in before]
+    alone = [effect.holm for effect in allowed_for(measures[0])[0].single]
+    assert alone == pytest.approx(holm([effect.p for effect in measures[0].single]))
+
+
+def test_what_has_no_interval_or_no_spread_has_no_p_value_and_counts_for_none():
+    arms = {name: scores(0.2) for name in ("dreamer", "wpt-pretrain-only")} | {
+        "wpt-no-guidance": scores(0.9),
+        "wpt": scores(0.9) + 0.05,
+    }
+    (found,) = allowed_for(effects_of(arms, **FAST))
+    of = {effect.name.split(":")[0]: effect for effect in found.single}
+    assert of["guidance"].p is None and of["guidance"].holm is None and of["guidance"].estimate.flat
+    assert of["pre-training"].p is None
+    assert of["rehearsal and guidance"].holm == pytest.approx(2 * of["rehearsal and guidance"].p)
+    (effect,) = effects_of({"wpt": scores(0.5, seeds=1), "wpt-no-guidance": scores(0.2)}, **FAST).single
+    assert effect.p is None

@@ -20,7 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
 CONFIDENCE = 0.95
 TAIL = (1 + CONFIDENCE) / 2
@@ -130,6 +130,14 @@ def stretched(value: NDArray[np.float64] | float, draws: Draws, seeds: int) -> D
     For what is no smooth function of the draws, such as the step at which a curve reaches a level.
     """
     return value + _t(seeds) / ndtri(TAIL) * np.sqrt(seeds / (seeds - 1)) * (draws - value)
+
+
+def p_value(value: float, half_width: float, seeds: int) -> float:
+    """The level at which a corrected interval would just end at zero: Student's t of ``value``, two-sided.
+
+    Less than 1 - ``CONFIDENCE`` where the interval of half the width ``half_width`` excludes zero, and only there.
+    """
+    return float(2 * stdtr(seeds - 1, -abs(value) * _t(seeds) / half_width))
 
 
 def _t(seeds: int) -> float:

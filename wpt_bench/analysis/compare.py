@@ -23,7 +23,7 @@ from wpt_bench.analysis.aggregate import (
 from wpt_bench.analysis.arms import ArmTable, arm_tables
 from wpt_bench.analysis.bootstrap import Scores
 from wpt_bench.analysis.diagnostics import PRIOR_SCORE, Diagnosis, diagnoses
-from wpt_bench.analysis.factorial import Factorial, factorial
+from wpt_bench.analysis.factorial import Factorial, allowed_for, factorial
 from wpt_bench.analysis.findings import glance, headline, sentences
 from wpt_bench.analysis.properties import Properties, measured
 from wpt_bench.analysis.reach import Reach, Saving, reach, reach_final
@@ -134,19 +134,20 @@ def compare(
     rows.sort(key=lambda row: (row.iqm is None, -row.iqm.value if row.iqm else 0.0, row.name))
     ordered = [row.name for row in rows if row.iqm is not None]
     embodiments = {name: effort.parts(ordered, tasks) for name, tasks in table.embodiments.items()}
-    effects = effort.ablation([row.name for row in rows if row.auc is not None], "auc")
+    online = [row.name for row in rows if row.auc is not None]
+    effects, auc_effects = allowed_for(effort.ablation(ordered, "score"), effort.ablation(online, "auc"))
     return Comparison(
         table=table,
         rows=tuple(rows),
         headline=headline(table, rows),
-        glance=tuple(glance(rows, embodiments, effects)),
+        glance=tuple(glance(rows, embodiments, auc_effects)),
         sentences=tuple(sentences(table, rows)),
         untrained=untrained(table),
         properties=measured(table, varied),
         embodiments=embodiments,
         tasks={task: effort.parts(ordered, [task]) for task in table.tasks},
-        ablation=effort.ablation(ordered, "score"),
-        auc_ablation=effects,
+        ablation=effects,
+        auc_ablation=auc_effects,
         diagnostics=diagnoses(table.diagnostics, table.records.values()),
         resamples=resamples,
         curve_resamples=curve_resamples,

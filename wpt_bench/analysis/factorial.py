@@ -4,18 +4,20 @@ All eight combinations of pre-training, rehearsal and guidance are methods, so t
 aggregates (a two-level factorial; Box, Hunter and Hunter, *Statistics for Experimenters*, chapter 5): the mean of the
 arms on one side minus the mean of those on the other. Where arms are missing, single switches of the arms that are
 there remain.
+
+So many effects are so many chances to be lucky, for which their intervals make no allowance: ``allowed_for`` does.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from wpt_bench.analysis.aggregate import TABLE_RESAMPLES, Estimate, contrast, sampled
-from wpt_bench.analysis.bootstrap import Scores
+from wpt_bench.analysis.bootstrap import Scores, p_value
 
 Arm = tuple[bool, bool, bool]
 PARTS = ("pre-training", "rehearsal", "guidance")
@@ -46,11 +48,16 @@ class Effect:
         name: a part, ``a x b`` for an interaction, or ``a: b against c`` for two arms.
         estimate: of the difference.
         arms: methods it rests on.
+        p: chance of a difference as large, to either side, where there is none, by the corrected interval; None where
+            that has no width.
+        holm: the same, corrected for all effects of its kind by ``allowed_for``; None before, and where ``p`` is.
     """
 
     name: str
     estimate: Estimate
     arms: tuple[str, ...]
+    p: float | None
+    holm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,12 @@ def factorial(
     }
 
     def effect(label: str, weights: Mapping[str, float]) -> Effect:
-        return Effect(label, contrast([(weight, values[method]) for method, weight in weights.items()]), tuple(weights))
+        found = contrast([(weight, values[method]) for method, weight in weights.items()])
+        p = None
+        if found.corrected_high is not None and not found.flat:
+            fewest = min(values[method].seeds for method in weights)
+            p = p_value(found.value, found.corrected_high - found.value, fewest)
+        return Effect(label, found, tuple(weights), p)
 
     missing = tuple(method for method in ARMS if method not in values)
     contrasts = [] if missing else [parts for size in (1, 2, 3) for parts in itertools.combinations(range(3), size)]
@@ -109,6 +121,41 @@ def factorial(
         else None,
         missing=missing,
     )
+
+
+def allowed_for(*measures: Factorial) -> tuple[Factorial, ...]:
+    """The same effects on several aggregates of the same runs, each with its p-value corrected for all of its kind.
+
+    A kind is what is read together: main effects and interactions, single switches, the control; on every aggregate.
+    """
+    effects = _corrected([one.effects for one in measures])
+    single = _corrected([one.single for one in measures])
+    control = _corrected([(one.control,) if one.control else () for one in measures])
+    return tuple(
+        replace(one, effects=effects[place], single=single[place], control=next(iter(control[place]), None))
+        for place, one in enumerate(measures)
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction (Holm 1979): in rising order the k-th of m is multiplied by m - k + 1, and none falls.
+
+    The chance that any of them is called separated where there is nothing stays below the level, however they hang
+    together.
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.maximum.accumulate(np.minimum(np.asarray(p_values, np.float64)[order] * factors, 1.0))
+    return list(corrected)
+
+
+def _corrected(measures: Sequence[tuple[Effect, ...]]) -> list[tuple[Effect, ...]]:
+    known = iter(holm([effect.p for effects in measures for effect in effects if effect.p is not None]))
+    return [
+        tuple(effect if effect.p is None else replace(effect, holm=float(next(known))) for effect in effects)
+        for effects in measures
+    ]
 
 
 def _contrast(parts: tuple[int, ...]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from wpt_bench.analysis.aggregate import NOT_SEPARATED, ONE_SEED, Estimate, three
-from wpt_bench.analysis.factorial import PARTS, Factorial
+from wpt_bench.analysis.factorial import PARTS, Effect, Factorial
 from wpt_bench.analysis.literature import held_against_published
 from wpt_bench.analysis.reach import Saving
 from wpt_bench.analysis.rows import MethodSummary, Part
@@ -63,9 +63,8 @@ def glance(rows: Sequence[MethodSummary], embodiments: Mapping[str, Sequence[Par
         )
     shown = effects.effects[: len(PARTS)] or effects.single
     if shown:
-        said.append(
-            f"Which part: on the IQM of the area under the curve, {_each({e.name: e.estimate for e in shown})}."
-        )
+        each = "; ".join(f"{_one(e.name, e.estimate)}{_corrected_p(e)}" for e in shown)
+        said.append(f"Which part: on the IQM of the area under the curve, {each}.")
     if wpt and wpt.prior is not None and wpt.above_prior is not None:
         ends = "ends above" if _above(wpt.above_prior) else "is not shown to end above"
         said.append(
@@ -95,10 +94,23 @@ def _spent(row: MethodSummary) -> str:
 
 
 def _each(estimates: Mapping[str, Estimate]) -> str:
-    return "; ".join(
-        f"{name} {_signed(estimate)}, {'separated from zero' if estimate.excludes_zero else estimate.verdict}"
-        for name, estimate in estimates.items()
-    )
+    return "; ".join(_one(name, estimate) for name, estimate in estimates.items())
+
+
+def _one(name: str, estimate: Estimate) -> str:
+    return f"{name} {_signed(estimate)}, {'separated from zero' if estimate.excludes_zero else estimate.verdict}"
+
+
+def _corrected_p(effect: Effect) -> str:
+    """For what is called separated: whether it would be among so many."""
+    if effect.holm is None or not effect.estimate.excludes_zero:
+        return ""
+    return f" (Holm's p {p_text(effect.holm)})"
+
+
+def p_text(p: float) -> str:
+    """A p-value to three digits."""
+    return f"= {p:.3f}" if p >= 0.0005 else "< 0.001"
 
 
 def sentences(table: RunTable, rows: Sequence[MethodSummary]) -> list[str]:
