@@ -36,6 +36,8 @@ PLACED = ("embodiments", "adaptation", "ablation", "data", "sensitivity")
 """Experiments that have a place among the page's sections; any has a page of its own."""
 OF_A_PART = ("embodiment", "scene", "collector")
 """What rows of the data card that are of the same episodes have in common."""
+TOGETHER = "all"
+"""What the data card calls the collectors of a scene together."""
 NOTHING: Mapping[str, Any] = {}
 _INTERVAL = re.compile(rf"\[[^\]]*\]|\({NO_SPREAD}\)")
 
@@ -109,7 +111,8 @@ def _extras(extras: Mapping[str, Any]) -> tuple[world_model.OpenLoop | None, Tab
     try:
         if rows := extras.get("data_card"):
             card = card_table(rows)
-            parts = {tuple(map(row.get, OF_A_PART)): row for row in rows}  # there is one for each task
+            # There is one for each task, and of several collectors of a scene one for all of them.
+            parts = {tuple(map(row.get, OF_A_PART)): row for row in rows if row.get("collector") != TOGETHER}
             episodes, steps = (
                 sum(row.get(name) or 0 for row in parts.values()) for name in ("episodes", "agent_steps")
             )

@@ -12,6 +12,7 @@ from wpt_bench.analysis.diagnostics import READING
 from wpt_bench.analysis.factorial import ARMS, RANDOM_REPLAY
 from wpt_bench.analysis.properties import EFFECTS, IMPROVEMENT, REWARD_FREE, Declaration, declared
 from wpt_bench.analysis.scores import load_runs
+from wpt_bench.data.card import ALL
 from wpt_bench.protocol import UserError
 from wpt_bench.records import digest
 from wpt_bench.reports.figures.curves import DIAGNOSTICS
@@ -233,6 +234,20 @@ def test_extras_are_shown(tmp_path):
     for value in ("0.310", "0.720", "1.010", "431.5", "best return", "<x>"):
         assert value in parsed.words
     assert "success, last step" not in parsed.words and "pre-training seed" not in parsed.words
+
+
+def test_data_is_counted_once_however_many_tasks_and_collectors_the_card_has(tmp_path):
+    """Two collectors of walker with 10 and 20 episodes, judged by two tasks each; one of cheetah with 5, in none."""
+    grid(tmp_path / "runs", {"wpt": 0.5})
+    sizes = {("walker", "noise"): 10, ("walker", "curious"): 20, ("walker", ALL): 30, ("cheetah", "noise"): 5}
+    card = [
+        {"embodiment": body, "scene": body, "task": f"{body}-{task}", "collector": collector}
+        | {"episodes": episodes, "agent_steps": 100 * episodes}
+        for (body, collector), episodes in sizes.items()
+        for task in (("walk", "run") if body == "walker" else ("none",))
+    ]
+    words = render(tmp_path / "runs", tmp_path / "out", extras={"data_card": card}).words
+    assert "Data: 35 episodes of 3,500 agent steps." in words
 
 
 def test_an_embodiment_counts_as_predicted_only_if_every_pretraining_predicts_it(tmp_path):

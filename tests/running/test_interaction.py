@@ -1,5 +1,6 @@
 """What the loop asks of an agent, and when: a stub that writes it down, on the suite of points in a box."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from running import small
 from wpt_bench import records, registry
 from wpt_bench.data.store import Dataset
 from wpt_bench.profiles import Subset
-from wpt_bench.protocol import AgentContext, DataAccess, Method, Progress
+from wpt_bench.protocol import AgentContext, DataAccess, Method, Progress, UserError
 from wpt_bench.records import Episode, Run
 from wpt_bench.running.loop import execute
 from wpt_bench.running.plan import Layout, identities, select
@@ -268,3 +269,21 @@ def test_what_was_retrieved_is_recorded_as_the_data_set_counts_it(play: Play, tm
     scenes = [dataset.episodes[index].scene for index in found["retrieved"]]
     assert found["retrieved_scenes"] == {"arm-pull": 3, "arm-push": 2} == Counter(scenes)
     assert found["retrieved_embodiments"] == {"arm": 5} and found["retrieval_precision"] == 2 / 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (lambda action, carry: action, "two things, actions (2, 2) and the next carry"),
+        (lambda action, carry: (action[0], carry), "returned actions (2,) instead of (2, 2), batch first"),
+        (lambda action, carry: (action[:1], carry), "returned actions (1, 2) instead of (2, 2), batch first"),
+        (lambda action, carry: (action + np.nan, carry), "an action that is not finite after 0 updates"),
+    ],
+)
+def test_an_answer_that_no_simulator_understands_is_said_in_one_sentence(
+    play: Play, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Any, Any], Any], why: str
+) -> None:
+    act = Stub.act
+    monkeypatch.setattr(Stub, "act", lambda *args, **kwargs: answer(*act(*args, **kwargs)))
+    with pytest.raises(UserError, match=re.escape(why)):
+        play(budget=FRAMES)

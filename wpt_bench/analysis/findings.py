@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from wpt_bench.analysis.aggregate import NOT_SEPARATED, ONE_SEED, Estimate, three
+from wpt_bench.analysis.bootstrap import CONFIDENCE
 from wpt_bench.analysis.factorial import PARTS, Effect, Factorial
 from wpt_bench.analysis.literature import held_against_published
 from wpt_bench.analysis.reach import Saving
@@ -63,7 +64,7 @@ def glance(rows: Sequence[MethodSummary], embodiments: Mapping[str, Sequence[Par
         )
     shown = effects.effects[: len(PARTS)] or effects.single
     if shown:
-        each = "; ".join(f"{_one(e.name, e.estimate)}{_corrected_p(e)}" for e in shown)
+        each = "; ".join(f"{effect.name} {_signed(effect.estimate)}, {_shown(effect)}" for effect in shown)
         said.append(f"Which part: on the IQM of the area under the curve, {each}.")
     if wpt and wpt.prior is not None and wpt.above_prior is not None:
         ends = "ends above" if _above(wpt.above_prior) else "is not shown to end above"
@@ -94,18 +95,19 @@ def _spent(row: MethodSummary) -> str:
 
 
 def _each(estimates: Mapping[str, Estimate]) -> str:
-    return "; ".join(_one(name, estimate) for name, estimate in estimates.items())
+    return "; ".join(f"{name} {_signed(estimate)}, {_verdict(estimate)}" for name, estimate in estimates.items())
 
 
-def _one(name: str, estimate: Estimate) -> str:
-    return f"{name} {_signed(estimate)}, {'separated from zero' if estimate.excludes_zero else estimate.verdict}"
+def _verdict(estimate: Estimate) -> str:
+    return "separated from zero" if estimate.excludes_zero else estimate.verdict
 
 
-def _corrected_p(effect: Effect) -> str:
-    """For what is called separated: whether it would be among so many."""
+def _shown(effect: Effect) -> str:
+    """Whether an effect is separated from zero, and still is as one of several."""
     if effect.holm is None or not effect.estimate.excludes_zero:
-        return ""
-    return f" (Holm's p {p_text(effect.holm)})"
+        return _verdict(effect.estimate)
+    stays = "also" if effect.holm <= 1 - CONFIDENCE else "but not"
+    return f"separated from zero, {stays} after Holm's correction for all of the effects (p {p_text(effect.holm)})"
 
 
 def p_text(p: float) -> str:

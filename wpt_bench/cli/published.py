@@ -86,7 +86,7 @@ def publish(
     say(f"Check it: wpt-bench verify {folder}")
 
 
-@command(app, "wpt-bench verify results · wpt-bench verify results/metaworld-gate --rerun 00a5 --episodes 2", "verify")
+@command(app, "wpt-bench verify results · wpt-bench verify results/metaworld-gate --rerun c2d1 --episodes 2", "verify")
 def verify_published(
     path: Annotated[Path, typer.Argument(help="a published folder, or a folder of them")],
     rerun: Annotated[

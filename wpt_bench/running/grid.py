@@ -214,14 +214,16 @@ class _Grid:
             return
         self.attempts[job_id] = self.attempts.get(job_id, 0) + 1
         final = self.attempts[job_id] > self.retries
+        kept = None
         if isinstance(job, Identity):
-            _record(job, self.work.layout, error, final)
+            kept = _record(job, self.work.layout, error, final)
         elif final:
-            keep_failure(self.work.layout, job_id, Failure(error.sentence, error.trace))
+            kept = keep_failure(self.work.layout, job_id, Failure(error.sentence, error.trace))
         if self.exchange and (final or isinstance(job, Identity)):
             self.exchange.hand_back(job)
         if final:
-            self.fail(job_id, error.sentence, machine=error.machine)
+            traced = f" (traceback: {kept})" if kept and error.trace else ""
+            self.fail(job_id, error.sentence + traced, machine=error.machine)
         elif isinstance(job, Identity):  # what is short now, memory for instance, may not be later
             self.waiting[job_id] = self.waiting.pop(job_id)
 
@@ -256,18 +258,20 @@ def _seconds(job: Job, layout: Layout) -> float:
     return made.wall_clock if made else 0.0
 
 
-def _record(identity: Identity, layout: Layout, error: JobError, final: bool) -> None:
-    """A failed attempt in the run's record, unless another process has taken the run up or its record is damaged."""
+def _record(identity: Identity, layout: Layout, error: JobError, final: bool) -> Path | None:
+    """A failed attempt in the run's record, whose path is returned; None where another process has taken the run up or
+    its record is damaged."""
     folder = layout.runs / records.digest(identity)
     records.make_folder(folder)
     try:
         with lock(folder):
             run = records.read_run(folder) if (folder / records.RECORD).exists() else new_run(identity)
             if run.status == "done":
-                return
+                return None
             run.notes.append(f"An attempt failed: {error.sentence}")
             if final:
                 run.status, run.error = "failed", f"{error.trace}\n{error.sentence}".strip()
             records.write_run(folder, run)
     except (Busy, RecordError):
-        return
+        return None
+    return folder / records.RECORD

@@ -290,7 +290,7 @@ class _Loop:
         metrics: dict[str, list[float]] = {}
         truncated = False
         while not truncated:
-            action, carry = self.agent.act(carry, rows[-1][0][None], evaluation=False)
+            action, carry = self._act(carry, rows[-1][0][None], evaluation=False)
             observation, reward, _, truncated, info = self.env.step(action[0])
             self.agent.observe(observation, action[0], float(reward))
             rows.append((observation, action[0], float(reward)))
@@ -388,7 +388,7 @@ class _Loop:
         actions = [np.zeros((count, self.task.action_dim), np.float32)]
         rewards, returns, success = [np.zeros(count)], np.zeros(count), []
         for _ in range(self.task.agent_steps):
-            action, carry = self.agent.act(carry, observations[-1], evaluation=True)
+            action, carry = self._act(carry, observations[-1], evaluation=True)
             steps = [env.step(one) for env, one in zip(envs, action, strict=True)]
             actions.append(action)
             observations.append(np.stack([step[0] for step in steps]))
@@ -431,6 +431,19 @@ class _Loop:
                 for index in range(len(played.returns))
             ]
         )
+
+    def _act(self, carry: Any, observation: NDArray[Any], *, evaluation: bool) -> tuple[NDArray[np.float32], Any]:
+        """What the agent answers; UserError where a simulator could make nothing of it."""
+        answer = self.agent.act(carry, observation, evaluation=evaluation)
+        method, wanted = self.identity.method, (len(observation), self.task.action_dim)
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise UserError(f"{method}: act has to return two things, actions {wanted} and the next carry.")
+        action = answer[0]
+        if np.shape(action) != wanted:
+            raise UserError(f"{method}: act returned actions {np.shape(action)} instead of {wanted}, batch first.")
+        if not np.isfinite(action).all():
+            raise UserError(f"{method}: act returned an action that is not finite after {self.updates:,} updates.")
+        return answer
 
     # What is kept
 

@@ -86,11 +86,12 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trace: str
 
 
-def keep_failure(layout: Layout, stage_id: str, failure: Failure) -> None:
-    """Writes ``failure.json``, replacing the one before."""
+def keep_failure(layout: Layout, stage_id: str, failure: Failure) -> Path:
+    """Writes ``failure.json``, replacing the one before, and returns its path."""
     folder = layout.stage(stage_id)
     records.make_folder(folder)
     records.write_atomic(folder / _FAILURE, msgspec.json.format(msgspec.json.encode(failure), indent=1))
+    return folder / _FAILURE
 
 
 def why_failed(layout: Layout, stage_id: str) -> str | None:
