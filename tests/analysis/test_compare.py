@@ -116,3 +116,19 @@ def test_the_only_embodiment_and_the_only_task_have_the_very_figures_of_all_task
     (embodiment,), (task,) = comparison.embodiments.values(), comparison.tasks.values()
     for row, *parts in zip(comparison.rows, embodiment, task, strict=True):
         assert all((part.method, part.iqm, part.auc_against) == (row.name, row.iqm, row.auc_against) for part in parts)
+
+
+def test_a_method_that_lacks_a_task_has_figures_on_the_others(tmp_path):
+    """As tiers are published: a baseline on one task of two bodies, beside methods that have both."""
+    grid(tmp_path, {"dreamer": 0.3, "wpt": 0.6}, tasks=["walker-run", "cheetah-run"])
+    grid(tmp_path, {"sac": 0.5}, tasks=["walker-run"])
+    comparison = compared(tmp_path)
+    (sac,) = (row for row in comparison.rows if row.name == "sac")
+    assert sac.iqm is None and sac.incomplete
+    for pieces, done, lacking in (
+        (comparison.tasks, "walker-run", "cheetah-run"),
+        (comparison.embodiments, "walker", "cheetah"),
+    ):
+        (part,) = (part for part in pieces[done] if part.method == "sac")
+        assert part.iqm.value == pytest.approx(0.5, abs=0.1) and part.auc_against is not None
+        assert {part.method for part in pieces[lacking]} == {"dreamer", "wpt"}

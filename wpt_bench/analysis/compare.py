@@ -59,7 +59,7 @@ class Comparison:
         sentences: what may be said of the methods.
         untrained: per task the score at step 0 of the methods without data.
         properties: Table 1 as these runs measure it.
-        embodiments, tasks: by name, the complete methods on the tasks of one embodiment, and on one task.
+        embodiments, tasks: by name, the methods that are complete on the tasks of one embodiment, and on one task.
         ablation, auc_ablation: effects of WPT's parts on the IQM of score and area.
         diagnostics: why runs came out as they did, by method and task.
         resamples, curve_resamples: of the bootstrap.
@@ -132,8 +132,9 @@ def compare(
     effort = _Effort(table, resamples, curve_resamples)
     rows = [effort.summarise(method) for method in table.methods]
     rows.sort(key=lambda row: (row.iqm is None, -row.iqm.value if row.iqm else 0.0, row.name))
+    names = [row.name for row in rows]
     ordered = [row.name for row in rows if row.iqm is not None]
-    embodiments = {name: effort.parts(ordered, tasks) for name, tasks in table.embodiments.items()}
+    embodiments = {name: effort.parts(names, tasks) for name, tasks in table.embodiments.items()}
     online = [row.name for row in rows if row.auc is not None]
     effects, auc_effects = allowed_for(effort.ablation(ordered, "score"), effort.ablation(online, "auc"))
     return Comparison(
@@ -145,7 +146,7 @@ def compare(
         untrained=untrained(table),
         properties=measured(table, varied),
         embodiments=embodiments,
-        tasks={task: effort.parts(ordered, [task]) for task in table.tasks},
+        tasks={task: effort.parts(names, [task]) for task in table.tasks},
         ablation=effects,
         auc_ablation=auc_effects,
         diagnostics=diagnoses(table.diagnostics, table.records.values()),
@@ -224,9 +225,10 @@ class _Effort:
             incomplete=why,
         )
 
-    def parts(self, methods: Sequence[str], tasks: Sequence[str]) -> tuple[Part, ...]:
-        """Complete methods on some of the tasks."""
+    def parts(self, names: Sequence[str], tasks: Sequence[str]) -> tuple[Part, ...]:
+        """Methods on some of the tasks, those of which no run on these is missing."""
         table = self.table
+        methods = [name for name in names if self._matrix(name, "score", tasks)[0] is not None]
         scratch = score_matrix(table, SCRATCH, tasks=tasks) if SCRATCH in methods else None
         found = []
         for method in methods:
@@ -265,12 +267,12 @@ class _Effort:
         """Whether a method has the seeds of scratch."""
         return self.table.seeds(method) == self.table.seeds(SCRATCH)
 
-    def _matrix(self, method: str, column: str) -> tuple[Scores | None, str | None]:
+    def _matrix(self, method: str, column: str, tasks: Sequence[str] | None = None) -> tuple[Scores | None, str | None]:
         """A method's matrix, or why it has none."""
         if method not in self.table.methods:
             return None, None
         try:
-            return score_matrix(self.table, method, column), None
+            return score_matrix(self.table, method, column, tasks), None
         except IncompleteError as error:
             return None, str(error)
 
