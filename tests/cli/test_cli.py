@@ -91,7 +91,7 @@ def test_every_family_of_the_comparison_is_here(family: str, names: str) -> None
         (("run", "dmc", "--tracker", "mlflow"), "There is no tracker 'mlflow'; choose tensorboard, wandb"),
         (
             ("run", "dmc", "--seeds", "0,one"),
-            "Seeds are whole numbers from 0 to 4294967296 separated by commas, not '0,one'.",
+            "Seeds are whole numbers from 0 to 4294967296 separated by commas, as 0,1,2, not '0,one'.",
         ),
         (("run", "dmc", "--seeds", "-1", "--dry-run"), "Seeds are whole numbers from 0 to 4294967296"),
         (("report", "dmc", "--seeds", "0,99999999999999999999"), "Seeds are whole numbers from 0 to 4294967296"),

@@ -68,7 +68,12 @@ TrackerNames = Annotated[
     str, typer.Option("--tracker", help="tensorboard, wandb, both with a comma, or none: curves to watch, not records")
 ]
 Yes = Annotated[
-    bool, typer.Option("--yes", "-y", help="collect missing data without asking, also where that makes runs stale")
+    bool,
+    typer.Option(
+        "--yes",
+        "-y",
+        help="agree to adding to data that is there, which makes its runs stale; a first collection asks nothing",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
 
@@ -249,7 +254,7 @@ def numbers_in(text: str, what: str, least: int, most: int = 255) -> list[int]:
     except ValueError:
         found = []
     if not found or min(found) < least or max(found) > most:
-        raise UserError(f"{what} are whole numbers from {least} to {most} separated by commas, not {text!r}.")
+        raise UserError(f"{what} are whole numbers from {least} to {most} separated by commas, as 0,1,2, not {text!r}.")
     return found
 
 
