@@ -373,6 +373,8 @@ def test_a_published_model_is_taken_where_data_and_settings_are_the_same(
     assert taken == own == published and len(taken) == 3
     assert "Nothing is taken" in CliRunner().invoke(app, list(map(str, arguments))).stderr
     assert "is no published folder" in call(*arguments[:-1], tmp_path, code=1)
+    other = ("pretrain", "metaworld", "--profile", "smoke", "--out", tmp_path / "out", "--published", kept)
+    assert f"{kept} is of the suite dmc: nothing of it can be taken for metaworld." in call(*other, code=1)
 
 
 def test_figures_of_another_version_are_computed_again(kept: Path, tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ def pretrain(
     from wpt_bench.running.plan import Layout, select
     from wpt_bench.running.stages import read_stage
 
-    refuse_other_folders(published)
     selection, layout = select(suite, profiles.load(profile), parts(tasks), (), seeds_in(seeds)), Layout(out)
+    refuse_other_folders(published, suite)
     place = choose(
         executor, workers=workers, device=device, address=address, gpus_per_run=gpus_per_run, storage=storage
     )
@@ -130,8 +130,8 @@ def run(
     from wpt_bench.running.plan import Layout, select
     from wpt_bench.running.tracking import chosen
 
-    refuse_other_folders(published)
     selection = select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
+    refuse_other_folders(published, suite)
     layout, trackers = Layout(out), chosen(tracker)
     place = choose(
         executor, workers=workers, device=device, address=address, gpus_per_run=gpus_per_run, storage=storage
@@ -168,8 +168,8 @@ def bench(
     from wpt_bench.running.plan import Layout, select
     from wpt_bench.running.tracking import chosen
 
-    refuse_other_folders(published)
     selection = select(suite, profiles.load(profile), parts(tasks), parts(methods), seeds_in(seeds))
+    refuse_other_folders(published, suite)
     layout, trackers = Layout(out), chosen(tracker)
     place = choose(
         executor, workers=workers, device=device, address=address, gpus_per_run=gpus_per_run, storage=storage
@@ -217,9 +217,9 @@ def experiment(
     from wpt_bench.running.plan import Layout
     from wpt_bench.running.tracking import chosen
 
-    refuse_other_folders(published)
     layout, asked, loaded, trackers = Layout(out), experiments.load(name), profiles.load(profile), chosen(tracker)
     varied = experimenting.grids(asked, suite, loaded, parts(tasks), seeds_in(seeds))
+    refuse_other_folders(published, suite)
     selections = [one.selection for one in varied]
     place = choose(
         executor, workers=workers, device=device, address=address, gpus_per_run=gpus_per_run, storage=storage

@@ -89,12 +89,16 @@ def make_jobs(
     return outcome
 
 
-def refuse_other_folders(published: Path | None) -> None:
-    """UserError where ``--published`` names a folder that is none, before anything is made."""
-    from wpt_bench.analysis.archive import is_published
+def refuse_other_folders(published: Path | None, suite: str) -> None:
+    """UserError where ``--published`` names a folder of which nothing could be taken, before anything is made."""
+    from wpt_bench.analysis.archive import is_published, read_manifest
 
-    if published is not None and not is_published(published):
+    if published is None:
+        return
+    if not is_published(published):
         raise UserError(f"{published} is no published folder; leave --published away to make everything.")
+    if (other := read_manifest(published).suite) != suite:
+        raise UserError(f"{published} is of the suite {other}: nothing of it can be taken for {suite}.")
 
 
 def take_published(published: Path | None, layout: Any, stages: Collection[str], runs: Collection[str]) -> None:
