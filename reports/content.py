@@ -381,7 +381,7 @@ def ends_cell(estimate: Estimate | None) -> Cell:
 
 
 def _p(value: float | None) -> Cell:
-    return Cell(NOTHING) if value is None else Cell(p_text(value).removeprefix("= "), value)
+    return Cell(NOTHING) if value is None else Cell(p_text(value).removeprefix("= ").replace(" ", ""), value)
 
 
 def _told(value: float | None, note: str = "", *of: float | None) -> Cell:
