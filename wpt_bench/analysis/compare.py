@@ -228,11 +228,9 @@ class _Effort:
     def parts(self, names: Sequence[str], tasks: Sequence[str]) -> tuple[Part, ...]:
         """Methods on some of the tasks, those of which no run on these is missing."""
         table = self.table
-        methods = [name for name in names if self._matrix(name, "score", tasks)[0] is not None]
-        scratch = score_matrix(table, SCRATCH, tasks=tasks) if SCRATCH in methods else None
+        matrices = {name: its for name in names if (its := self._matrix(name, "score", tasks)[0]) is not None}
         found = []
-        for method in methods:
-            matrix = score_matrix(table, method, tasks=tasks)
+        for method, matrix in matrices.items():
             paired = self._paired(method)
             iqm = aggregate(matrix, ["iqm"], resamples=self.resamples)["iqm"]
             curve = reached = auc = auc_against = None
@@ -241,9 +239,9 @@ class _Effort:
                 curve = curve_band(steps, scores, resamples=self.curve_resamples)
                 areas = score_matrix(table, method, "auc", tasks)
                 auc = aggregate(areas, ["iqm"], resamples=self.resamples)["iqm"]
-                if scratch is not None and method != SCRATCH:
-                    its = curve_array(table, SCRATCH, tasks=tasks)
-                    reached = reach_final(steps, scores, *its, paired=paired, resamples=self.curve_resamples)
+                if SCRATCH in matrices and method != SCRATCH:
+                    curves = curve_array(table, SCRATCH, tasks=tasks)
+                    reached = reach_final(steps, scores, *curves, paired=paired, resamples=self.curve_resamples)
                     its_areas = score_matrix(table, SCRATCH, "auc", tasks)
                     auc_against = difference(areas, its_areas, paired=paired, resamples=self.resamples)
             found.append(Part(method, iqm, auc, auc_against, curve, reached))

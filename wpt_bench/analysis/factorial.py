@@ -147,13 +147,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     factors = np.arange(len(order), 0, -1)
     corrected = np.empty(len(order))
     corrected[order] = np.maximum.accumulate(np.minimum(np.asarray(p_values, np.float64)[order] * factors, 1.0))
-    return list(corrected)
+    return corrected.tolist()
 
 
 def _corrected(measures: Sequence[tuple[Effect, ...]]) -> list[tuple[Effect, ...]]:
     known = iter(holm([effect.p for effects in measures for effect in effects if effect.p is not None]))
     return [
-        tuple(effect if effect.p is None else replace(effect, holm=float(next(known))) for effect in effects)
+        tuple(effect if effect.p is None else replace(effect, holm=next(known)) for effect in effects)
         for effects in measures
     ]
 
