@@ -13,10 +13,10 @@ from wpt_bench.analysis.aggregate import Estimate, three, told_apart
 from wpt_bench.analysis.compare import LEVELS, Comparison
 from wpt_bench.analysis.diagnostics import PRIOR_SCORE, READING
 from wpt_bench.analysis.factorial import ARMS, PARTS, RANDOM_REPLAY
-from wpt_bench.analysis.findings import duration, p_text, saved_interval
+from wpt_bench.analysis.findings import WPT, duration, p_text, saved_interval
 from wpt_bench.analysis.literature import nearest_to_budget
 from wpt_bench.analysis.reach import Saving
-from wpt_bench.analysis.rows import Cost, Part
+from wpt_bench.analysis.rows import Cost, Held, Part
 from wpt_bench.analysis.scores import SCRATCH, Absent
 from wpt_bench.records import Run
 from wpt_bench.reports.console import data_granted, score_text
@@ -24,6 +24,8 @@ from wpt_bench.reports.figures.intervals import TITLES
 from wpt_bench.reports.table import NOTHING, Cell, Heading, Row, Table, count, headings, score
 
 BEYOND = "not reached"
+HELD = ("difference in IQM", "difference in AUC", "probability of improvement")
+"""Heads of what one method held against another comes to."""
 MOST_OF_A_SETTING = 24
 """Letters of a setting that is shown; what is longer explains, and stands in the records."""
 CARD = {
@@ -65,20 +67,34 @@ def against_table(comparison: Comparison) -> Table:
         Row(
             (
                 Cell(row.name),
-                corrected_cell(row.against),
-                corrected_cell(row.auc_against),
-                corrected_cell(row.improvement),
-                *_reach(row.reach, row.auc_against),
+                *_held(row.against),
+                *_reach(row.reach, row.against.auc),
             ),
             row.name,
         )
         for row in comparison.rows
         if row.against is not None
     ]
-    numbers = ("difference in IQM", "difference in AUC", "probability of improvement", "steps to its score", "saved")
+    numbers = (*HELD, "steps to its score", "saved")
     return Table(
         _name("against-scratch", comparison),
         f"Against {SCRATCH}",
+        headings("method", *numbers, numbers=numbers),
+        tuple(rows),
+    )
+
+
+def wpt_against_table(comparison: Comparison) -> Table:
+    """WPT against every method that is no variant of it, with corrected intervals."""
+    rows = [
+        Row((Cell(row.name), *_held(row.wpt_against), count(row.seeds)), row.name)
+        for row in comparison.rows
+        if row.wpt_against is not None
+    ]
+    numbers = (*HELD, "seeds")
+    return Table(
+        _name("wpt-against", comparison),
+        f"{WPT} against the other methods",
         headings("method", *numbers, numbers=numbers),
         tuple(rows),
     )
@@ -373,6 +389,11 @@ def corrected_cell(estimate: Estimate | None) -> Cell:
         return Cell(NOTHING)
     ends = (estimate.corrected_low, estimate.corrected_high)
     return Cell(f"{three(estimate.value)} {estimate.corrected}", estimate.value, ends=ends)
+
+
+def _held(one: Held) -> tuple[Cell, ...]:
+    """Under the heads ``HELD``."""
+    return tuple(corrected_cell(its) for its in (one.score, one.auc, one.improvement))
 
 
 def ends_cell(estimate: Estimate | None) -> Cell:

@@ -18,7 +18,7 @@ from wpt_bench.analysis.bootstrap import CONFIDENCE
 from wpt_bench.analysis.compare import Comparison
 from wpt_bench.analysis.diagnostics import READING
 from wpt_bench.analysis.experiment import ExperimentSummary
-from wpt_bench.analysis.findings import duration
+from wpt_bench.analysis.findings import WPT, duration
 from wpt_bench.analysis.properties import DECLARED_RULES, EFFECTS, POOLING, Properties, reasons
 from wpt_bench.analysis.scores import SCRATCH
 from wpt_bench.analysis.summary import figures, plain, properties
@@ -184,7 +184,7 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     templates.globals.update(look=look, details=details, reasons=reasons, SYMBOLS=SYMBOLS, NOT_MEASURED=NOT_MEASURED)
-    templates.globals.update(EFFECTS=EFFECTS, DECLARED_RULES=DECLARED_RULES, POOLING=POOLING, SCRATCH=SCRATCH)
+    templates.globals.update(EFFECTS=EFFECTS, DECLARED_RULES=DECLARED_RULES, POOLING=POOLING, SCRATCH=SCRATCH, WPT=WPT)
     templates.globals.update(CONFIDENCE=f"{CONFIDENCE:.0%}", CROWD=CROWD, READING=READING)
     templates.filters["inline"] = lambda drawing: Markup(drawing.inline())  # our own SVG; its text is escaped in it
     templates.filters["unbroken"] = _unbroken

@@ -24,6 +24,7 @@ from wpt_bench.reports.content import (
     settings_table,
     tasks_table,
     tuning_table,
+    wpt_against_table,
 )
 from wpt_bench.reports.figures.curves import (
     DIAGNOSTICS,
@@ -76,6 +77,7 @@ class Section:
     overall: tuple[Drawing, ...]
     methods: Table
     against: Table
+    wpt_against: Table
     tuning: Table
     scores: Table
     task_curves: tuple[Drawing, ...]
@@ -104,7 +106,8 @@ class Section:
         """Every table, once."""
         pairs = (self.embodiments and self.embodiments[1], self.adaptation and self.adaptation[2])
         told = self.diagnostics and self.diagnostics[1]
-        shown = (self.methods, self.against, self.tuning, *pairs, self.arms, self.effect_table, told, self.scores)
+        held = (self.against, self.wpt_against)
+        shown = (self.methods, *held, self.tuning, *pairs, self.arms, self.effect_table, told, self.scores)
         others = (self.published, self.cost, self.missing, self.stale, self.runs, self.settings)
         return [table for table in (*shown, *others) if table is not None]
 
@@ -147,6 +150,7 @@ def section(comparison: Comparison) -> Section:
         ),
         methods=methods_table(comparison),
         against=against_table(comparison),
+        wpt_against=wpt_against_table(comparison),
         tuning=tuning_table(comparison),
         scores=tasks_table(comparison),
         task_curves=tuple(task_curves(comparison, task) for task in table.tasks),

@@ -44,11 +44,11 @@ def metric_intervals(comparison: Comparison) -> Drawing:
 
 def against_scratch(comparison: Comparison) -> Drawing:
     """Every complete method against learning from scratch: difference in IQM and probability of improvement."""
-    rows = [row for row in comparison.rows if row.against is not None]
+    rows = [(row.name, row.against) for row in comparison.rows if row.against is not None]
     panels: Panels = {
-        "difference in IQM": [(row.name, row.name, row.against) for row in rows],
-        "difference in AUC": [(row.name, row.name, row.auc_against) for row in rows],
-        "P(improvement)": [(row.name, row.name, row.improvement) for row in rows],
+        "difference in IQM": [(name, name, its.score) for name, its in rows],
+        "difference in AUC": [(name, name, its.auc) for name, its in rows],
+        "P(improvement)": [(name, name, its.improvement) for name, its in rows],
     }
     caption = (
         f"Against {SCRATCH}: IQM of the score at the budget and of the area under the curve minus its own, and the "

@@ -48,11 +48,40 @@ def test_methods_with_the_seeds_of_scratch_are_paired_with_it_and_no_others(tmp_
         write(tmp_path, "wpt", "a", seed, flat(0.0, 0.4 + shift + 0.01 * (place % 2)))
     comparison = compared(tmp_path)
     row = next(row for row in comparison.rows if row.name == "wpt")
-    assert row.against.excludes_zero == row.auc_against.excludes_zero == apart
+    assert row.against.score.excludes_zero == row.against.auc.excludes_zero == apart
     (part,) = (part for part in comparison.tasks["a"] if part.method == "wpt")
     assert part.auc_against.excludes_zero == apart
     # Of straight lines that to .4 passes .3 after three quarters of the way: paired, in every resample sooner.
     assert (row.reach.saved_low is not None and row.reach.saved_low > 0) == apart
+
+
+def test_wpt_is_held_against_the_methods_that_are_no_variants_of_it(tmp_path):
+    """It ends at .6, .61, ... on both tasks: sac .3 below it, iql .2 above without a step, awac shifted by the seed."""
+    for task in ("a", "b"):
+        for seed, shift in enumerate((0.0, 0.3, -0.3, 0.15)):
+            near = 0.01 * seed
+            write(tmp_path, "wpt", task, seed, flat(0.0, 0.6 + near))
+            write(tmp_path, "wpt-no-guidance", task, seed, flat(0.0, 0.5))
+            write(tmp_path, "sac", task, seed, flat(0.0, 0.3 + near * (2 if task == "a" else 0)))
+            write(tmp_path, "iql", task, seed, {0: [0.8 + near * (seed % 2)]}, online=False)
+            write(tmp_path, "awac", task, seed, flat(0.6, 0.6 + shift))
+    comparison = compared(tmp_path)
+    held = {row.name: row.wpt_against for row in comparison.rows}
+    assert held["wpt"] is None and held["wpt-no-guidance"] is None
+    # Interquartile means of eight, without two at either end: sac's are .3 three times and .32.
+    assert held["sac"].score.value == pytest.approx(0.615 - 0.305) and held["sac"].improvement.value == 1
+    assert held["sac"].auc.value == pytest.approx((0.615 - 0.305) / 2)
+    assert held["iql"].auc is None and held["iql"].improvement.value == 0
+    (said,) = (one for one in comparison.sentences if one.startswith("At the budget, in IQM, wpt is "))
+    parts = ("is above sac (+0.310 [", "; below iql (-0.", "; not separated from awac (")
+    assert [said.index(part) for part in parts] == sorted(said.index(part) for part in parts)
+
+
+def test_without_other_methods_nothing_is_said_of_them(tmp_path):
+    grid(tmp_path, {"dreamer": 0.2, "wpt": 0.9, "wpt-no-guidance": 0.5})
+    comparison = compared(tmp_path)
+    assert not any(row.wpt_against for row in comparison.rows)
+    assert not any(one.startswith("At the budget") for one in comparison.sentences)
 
 
 def test_one_seed_separates_nothing(tmp_path):
@@ -115,7 +144,8 @@ def test_the_only_embodiment_and_the_only_task_have_the_very_figures_of_all_task
     comparison = compared(tmp_path)
     (embodiment,), (task,) = comparison.embodiments.values(), comparison.tasks.values()
     for row, *parts in zip(comparison.rows, embodiment, task, strict=True):
-        assert all((part.method, part.iqm, part.auc_against) == (row.name, row.iqm, row.auc_against) for part in parts)
+        areas = row.against and row.against.auc
+        assert all((part.method, part.iqm, part.auc_against) == (row.name, row.iqm, areas) for part in parts)
 
 
 def test_a_method_that_lacks_a_task_has_figures_on_the_others(tmp_path):

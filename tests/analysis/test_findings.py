@@ -33,7 +33,7 @@ def test_a_saving_whose_interval_holds_zero_is_not_called_shown(tmp_path):
         write(tmp_path, "wpt", "a", seed, {0: [0.0], 500: [plateau], BUDGET: [plateau + 0.05]})
     comparison = compare(load_runs(tmp_path, suite="dmc", profile="quick"), resamples=200, curve_resamples=200)
     (row,) = (row for row in comparison.rows if row.name == "wpt")
-    assert row.auc_against.excludes_zero and row.reach.saved > 0 and (row.reach.saved_low or 0.0) <= 0
+    assert row.against.auc.excludes_zero and row.reach.saved > 0 and (row.reach.saved_low or 0.0) <= 0
     assert comparison.headline.endswith("], not shown to be above 0.")
 
 

@@ -107,6 +107,8 @@ def test_random_replay_is_the_control(tmp_path):
 def test_one_arm_has_no_effect_to_draw(tmp_path):
     made = sections_of(tmp_path, ["wpt", "sac"])
     assert made.effects is None and made.effect_table.rows == () and made.against.rows == ()
+    (row,) = texts(made.wpt_against)
+    assert row[0] == "sac" and row[-1] == "2" and made.wpt_against in made.tables
 
 
 def test_more_than_a_crowd_of_methods_narrows_the_first_figure_to_the_arms(tmp_path):

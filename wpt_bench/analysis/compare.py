@@ -23,11 +23,11 @@ from wpt_bench.analysis.aggregate import (
 from wpt_bench.analysis.arms import ArmTable, arm_tables
 from wpt_bench.analysis.bootstrap import Scores
 from wpt_bench.analysis.diagnostics import PRIOR_SCORE, Diagnosis, diagnoses
-from wpt_bench.analysis.factorial import Factorial, allowed_for, factorial
-from wpt_bench.analysis.findings import glance, headline, sentences
+from wpt_bench.analysis.factorial import ARMS, RANDOM_REPLAY, Factorial, allowed_for, factorial
+from wpt_bench.analysis.findings import WPT, glance, headline, sentences
 from wpt_bench.analysis.properties import Properties, measured
 from wpt_bench.analysis.reach import Reach, Saving, reach, reach_final
-from wpt_bench.analysis.rows import Cost, MethodSummary, Part
+from wpt_bench.analysis.rows import Cost, Held, MethodSummary, Part
 from wpt_bench.analysis.scores import (
     SCRATCH,
     IncompleteError,
@@ -168,10 +168,8 @@ class _Effort:
         first = runs.iloc[0] if len(runs) else None
         online = first is None or bool(first["online"])
         matrix, why = self._matrix(method, "score")
-        scratch = self._matrix(SCRATCH, "score")[0] if method != SCRATCH else None
-        areas = self._matrix(method, "auc")[0] if matrix is not None and online else None
-        scratch_areas = self._matrix(SCRATCH, "auc")[0] if areas is not None and scratch is not None else None
-        paired = self._paired(method)
+        areas = self._areas(method)
+        against = self._held(method, SCRATCH)
         curve: Band | None = None
         costs: tuple[Cost, ...] = ()
         final: Saving | None = None
@@ -182,17 +180,14 @@ class _Effort:
             curve = curve_band(steps, scores, resamples=self.curve_resamples)
             reached = [reach(steps, scores, level, resamples=self.curve_resamples) for level in LEVELS]
             costs = tuple(_cost(one, steps, spent) for one in reached)
-            if scratch is not None:
-                its = curve_array(table, SCRATCH)
+            if against is not None:
+                its, paired = curve_array(table, SCRATCH), self._paired(method, SCRATCH)
                 final = reach_final(steps, scores, *its, paired=paired, resamples=self.curve_resamples)
-        against = improvement = above_prior = None
+        above_prior = None
         prior = self._prior(method) if matrix is not None else None
         if matrix is not None and prior is not None:
             above_prior = difference(matrix, prior, paired=True, resamples=self.resamples)
         seconds = runs["wall_clock"]
-        if matrix is not None and scratch is not None:
-            against = difference(matrix, scratch, paired=paired, resamples=self.resamples)
-            improvement = probability_of_improvement(matrix, scratch, resamples=self.curve_resamples)
         return MethodSummary(
             name=method,
             family="" if first is None else str(first["family"]),
@@ -208,12 +203,9 @@ class _Effort:
             curve=curve,
             profile=None if matrix is None else performance_profile(matrix, resamples=self.curve_resamples),
             against=against,
-            auc_against=None
-            if areas is None or scratch_areas is None
-            else difference(areas, scratch_areas, paired=paired, resamples=self.resamples),
+            wpt_against=None if method in (*ARMS, RANDOM_REPLAY) else self._held(WPT, method),
             prior=None if prior is None else aggregate(prior, ["iqm"], resamples=self.resamples)["iqm"],
             above_prior=above_prior,
-            improvement=improvement,
             reach=final,
             costs=costs,
             wall_clock=None if first is None else float(seconds.median()),
@@ -231,7 +223,7 @@ class _Effort:
         matrices = {name: its for name in names if (its := self._matrix(name, "score", tasks)[0]) is not None}
         found = []
         for method, matrix in matrices.items():
-            paired = self._paired(method)
+            paired = self._paired(method, SCRATCH)
             iqm = aggregate(matrix, ["iqm"], resamples=self.resamples)["iqm"]
             curve = reached = auc = auc_against = None
             if bool(table.runs[table.runs["method"] == method]["online"].iloc[0]):
@@ -261,9 +253,29 @@ class _Effort:
         )
         return None if matrix.isna().any(axis=None) else matrix.to_numpy(np.float64)
 
-    def _paired(self, method: str) -> bool:
-        """Whether a method has the seeds of scratch."""
-        return self.table.seeds(method) == self.table.seeds(SCRATCH)
+    def _held(self, method: str, other: str) -> Held | None:
+        """A method against another one; None where either is incomplete."""
+        scores, others = self._matrix(method, "score")[0], self._matrix(other, "score")[0]
+        if method == other or scores is None or others is None:
+            return None
+        areas, other_areas = self._areas(method), self._areas(other)
+        paired = self._paired(method, other)
+        return Held(
+            score=difference(scores, others, paired=paired, resamples=self.resamples),
+            auc=None
+            if areas is None or other_areas is None
+            else difference(areas, other_areas, paired=paired, resamples=self.resamples),
+            improvement=probability_of_improvement(scores, others, resamples=self.curve_resamples),
+        )
+
+    def _paired(self, method: str, other: str) -> bool:
+        """Whether two methods have the same seeds."""
+        return self.table.seeds(method) == self.table.seeds(other)
+
+    def _areas(self, method: str) -> Scores | None:
+        """Areas under the curves, ``(seeds, tasks)``; None while incomplete and without online steps."""
+        runs = self.table.runs[self.table.runs["method"] == method]
+        return self._matrix(method, "auc")[0] if len(runs) and bool(runs.iloc[0]["online"]) else None
 
     def _matrix(self, method: str, column: str, tasks: Sequence[str] | None = None) -> tuple[Scores | None, str | None]:
         """A method's matrix, or why it has none."""

@@ -9,7 +9,7 @@ from wpt_bench.analysis.bootstrap import CONFIDENCE
 from wpt_bench.analysis.factorial import PARTS, Effect, Factorial
 from wpt_bench.analysis.literature import held_against_published
 from wpt_bench.analysis.reach import Saving
-from wpt_bench.analysis.rows import MethodSummary, Part
+from wpt_bench.analysis.rows import Held, MethodSummary, Part
 from wpt_bench.analysis.scores import SCRATCH, RunTable
 
 WPT = "wpt"
@@ -29,20 +29,21 @@ def headline(table: RunTable, rows: Sequence[MethodSummary]) -> str:
     if wpt is None or scratch is None:
         absent = " and ".join(name for name in (WPT, SCRATCH) if name not in by_name)
         return f"{question} These runs cannot say: {absent} not among the methods."
-    if wpt.auc_against is None or scratch.auc is None or wpt.auc is None:
+    faster = wpt.against.auc if wpt.against else None
+    if faster is None or scratch.auc is None or wpt.auc is None:
         absent = " and ".join(row.name for row in (wpt, scratch) if row.auc is None)
         return f"{question} Not known yet: {absent} incomplete."
     tasks = f"one task measured ({table.tasks[0]})" if len(table.tasks) == 1 else f"{len(table.tasks)} tasks measured"
     answer, more = "not shown", ""
-    if wpt.auc_against.excludes_zero and wpt.auc_against.value < 0:
+    if faster.excludes_zero and faster.value < 0:
         answer = "no, it learns more slowly"
-    elif wpt.auc_against.excludes_zero:
+    elif faster.excludes_zero:
         answer, more = "yes", f"; {_reached(wpt.reach)}" if wpt.reach else ""
     if answer == "yes" and wpt.above_prior is not None and not _above(wpt.above_prior):
         more += ". It is not shown to end above its own cloned prior"
     return (
         f"{question} On the {tasks}: {answer}, at this budget of {table.budget:,} environment steps. Area under the "
-        f"curve {wpt.auc.value:.3f} against {scratch.auc.value:.3f}, difference {_signed(wpt.auc_against)}{more}."
+        f"curve {wpt.auc.value:.3f} against {scratch.auc.value:.3f}, difference {_signed(faster)}{more}."
     )
 
 
@@ -127,7 +128,8 @@ def sentences(table: RunTable, rows: Sequence[MethodSummary]) -> list[str]:
         why = "is not among the methods" if scratch is None else "is incomplete"
         said.append(f"{SCRATCH} {why}, so nothing is held against learning from scratch.")
     else:
-        said += [_against(row, scratch) for row in complete if row is not scratch]
+        said += [_against_scratch(row, row.against, scratch) for row in complete if row.against is not None]
+    said += _beside_wpt(complete)
     said += held_against_published(table)
     said += [row.incomplete for row in rows if row.incomplete]
     seeds = sorted({row.seeds for row in complete})
@@ -143,18 +145,31 @@ def sentences(table: RunTable, rows: Sequence[MethodSummary]) -> list[str]:
     return said
 
 
-def _against(row: MethodSummary, scratch: MethodSummary) -> str:
+def _against_scratch(row: MethodSummary, its: Held, scratch: MethodSummary) -> str:
     steps = "" if row.online else " with 0 online steps"
     figures = f"{row.name} reaches IQM {_corrected(row)}{steps}, {SCRATCH} {_corrected(scratch)}"
-    if row.against is None or row.against.corrected_low is None:
+    if its.score.corrected_low is None:
         return f"{figures}: {NOT_SEPARATED} ({ONE_SEED})."
-    figures += f", difference {_signed(row.against)}"
-    verdict = row.against.verdict if row.against.flat else NOT_SEPARATED
-    if row.against.excludes_zero:
-        verdict = f"separated, {row.name} is {'higher' if row.against.value > 0 else 'lower'}"
+    figures += f", difference {_signed(its.score)}"
+    verdict = its.score.verdict if its.score.flat else NOT_SEPARATED
+    if its.score.excludes_zero:
+        verdict = f"separated, {row.name} is {'higher' if its.score.value > 0 else 'lower'}"
     # Of two curves that are not apart, one may be sooner at any level by luck alone.
-    apart = row.auc_against is not None and row.auc_against.excludes_zero
+    apart = its.auc is not None and its.auc.excludes_zero
     return f"{figures}: {verdict}{f'; {_reached(row.reach)}' if row.reach and apart else ''}."
+
+
+def _beside_wpt(rows: Sequence[MethodSummary]) -> list[str]:
+    """How WPT ends beside the methods that are no variants of it, in one sentence; none without such methods."""
+    found: dict[str, list[str]] = {"above": [], "below": [], "not separated from": []}
+    for row in rows:
+        if row.wpt_against is None:
+            continue
+        its = row.wpt_against.score
+        where = "not separated from" if not its.excludes_zero else "above" if its.value > 0 else "below"
+        found[where].append(f"{row.name} ({_signed(its)})")
+    each = "; ".join(f"{where} {', '.join(names)}" for where, names in found.items() if names)
+    return [f"At the budget, in IQM, {WPT} is {each}."] if each else []
 
 
 def _corrected(row: MethodSummary) -> str:

@@ -22,6 +22,21 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Held:
+    """A method held against another on the same tasks.
+
+    Attributes:
+        score: IQM of the score at the budget minus the other's.
+        auc: IQM of the area under the curve minus the other's; None unless both act online.
+        improvement: chance that a run beats one of the other on the same task.
+    """
+
+    score: Estimate
+    auc: Estimate | None
+    improvement: Estimate
+
+
+@dataclass(frozen=True)
 class MethodSummary:
     """One row of the methods' table.
 
@@ -35,11 +50,11 @@ class MethodSummary:
         auc: IQM of the area under the curve; None while incomplete, and for methods without online steps.
         curve: IQM along the curve; None as for ``auc``.
         profile: share of runs above each score; None while incomplete.
-        against, auc_against: IQM of score and area minus that of learning from scratch; None unless both are there.
+        against: held against learning from scratch; None for scratch itself, and unless both are complete.
+        wpt_against: WPT held against it; None unless both are complete, and for WPT itself and its variants.
         prior, above_prior: IQM of the score that the cloned prior of the same runs has alone, before the first
             environment step, and that of the final score minus it; None while incomplete, and without such a prior.
-        improvement: chance that a run beats one from scratch; None as for ``against``.
-        reach: when it reaches the final IQM of learning from scratch; None as for ``auc_against``.
+        reach: when it reaches the final IQM of learning from scratch; None as for ``against.auc``.
         costs: of reaching ``LEVELS``; empty as for ``auc``.
         wall_clock, updates: median seconds and mean gradient updates per run that counts, None without any. Other work
             of the machine lengthens a run's wall-clock, and no mean of a few runs stands that.
@@ -63,11 +78,10 @@ class MethodSummary:
     auc: Estimate | None
     curve: Band | None
     profile: Band | None
-    against: Estimate | None
-    auc_against: Estimate | None
+    against: Held | None
+    wpt_against: Held | None
     prior: Estimate | None
     above_prior: Estimate | None
-    improvement: Estimate | None
     reach: Saving | None
     costs: tuple[Cost, ...]
     wall_clock: float | None
