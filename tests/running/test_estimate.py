@@ -50,13 +50,25 @@ def test_runs_count_by_their_budget_and_their_updates(tmp_path: Path) -> None:
 
 def test_finished_runs_count_by_their_budget_whatever_the_profile_says(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    finish(runs()[0], layout, 100.0)
-    finish(runs(budget=30_000)[1], layout, 500.0)
+    first = runs()[0]
+    finish(first, layout, 100.0)
+    finish([run for run in runs(budget=30_000) if run.method == first.method][1], layout, 500.0)
     assert hours(runs(), layout, workers=4) == pytest.approx(16 * 150 / 4 / 3600)  # 600 s for what four runs are
     assert hours(runs(budget=20_000), layout, workers=1) == pytest.approx(2 * 16 * 150 / 3600)
     finish(small.identity("dreamer", None), layout, 9999.0)  # of another profile
     assert hours(runs(), layout, workers=4) == pytest.approx(16 * 150 / 4 / 3600)
     assert estimate(PROFILE, "dmc", layout, runs(), workers=1).measured
+
+
+def test_a_method_takes_what_its_own_finished_runs_took(tmp_path: Path) -> None:
+    """One run of WPT and two of sac, whose other runs cost what they did; of iql none is known but all of them."""
+    layout = Layout(tmp_path)
+    own, sac, iql = (identities(select("dmc", PROFILE, (), (name,)), "data") for name in ("wpt", "sac", "iql"))
+    for run, seconds in ((own[0], 900.0), (sac[0], 100.0), (sac[1], 200.0)):
+        finish(run, layout, seconds)
+    assert hours(own, layout, workers=1) == pytest.approx(len(own) * 900 / 3600)
+    assert hours([*own, *sac], layout, workers=1) == pytest.approx((len(own) * 900 + len(sac) * 150) / 3600)
+    assert hours(iql, layout, workers=1) == pytest.approx(len(iql) * 400 / 3600)
 
 
 def test_an_experiment_with_tasks_of_its_own_is_not_taken_for_the_profiles_grid(tmp_path: Path) -> None:

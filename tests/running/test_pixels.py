@@ -12,7 +12,9 @@ from wpt_bench.running.grid import run_grid
 from wpt_bench.running.local import this_machine
 from wpt_bench.running.loop import execute
 from wpt_bench.running.plan import Layout, identities, select, stages
+from wpt_bench.running.rerun import rerun
 from wpt_bench.running.stages import open_loop_examples, read_stage
+from wpt_bench.suites.rendering import BACKENDS
 
 
 @pytest.mark.pixels
@@ -38,3 +40,10 @@ def test_a_run_from_pictures(tmp_path: Path) -> None:
     run = records.read_run(layout.runs / records.digest(identity))
     assert run.status == "done" and run.updates > 0 and len(run.diagnostics["retrieved"]) == 2
     assert identity.protocol["rendering"] and identity.observation == "pixels"
+    assert run.provenance["graphics"] in BACKENDS
+    rows = records.read_episodes(layout.runs / run.id)
+    again = rerun(run, rows, layout, small.silent, episodes=1)
+    assert again.compared and (again.findings, again.environment) == ((), ())
+    drawn = msgspec.structs.replace(run, provenance=run.provenance | {"graphics": "glx"})
+    (differs,) = rerun(drawn, rows, layout, small.silent, episodes=1).environment
+    assert differs == f"graphics {run.provenance['graphics']} of this machine, recorded glx"

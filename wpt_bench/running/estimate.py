@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -27,7 +27,7 @@ class Estimate:
     Attributes:
         runs: those still to be made.
         hours: for them and what they start from, on ``workers`` processes; from finished runs of this suite and profile
-            where there are any (``measured``), else from the profile's own figure.
+            where there are any (``measured``), of the same method if some are, else from the profile's own figure.
         disk_gib: roughly, with the data.
         memory_gib: at most, of all workers together.
     """
@@ -48,7 +48,12 @@ def estimate(profile: Profile, suite: str, layout: Layout, pending: Sequence[Job
     finished, pretrained = _finished(layout, suite, profile.name)
     per_run = _rate(scale, finished) or 60 * CORES * profile.minutes / scale.whole
     per_stage = _rate(scale, pretrained) or per_run
-    seconds = per_run * sum(map(scale.share, runs)) + per_stage * sum(map(scale.share, stages))
+    rates = {
+        method: _rate(scale, [one for one in finished if one[0].method == method])
+        for method in {run.method for run, _ in finished}
+    }
+    seconds = sum(rates.get(run.method, per_run) * scale.share(run) for run in runs)
+    seconds += per_stage * sum(map(scale.share, stages))
     existing = next(path for path in [layout.out.absolute(), *layout.out.absolute().parents] if path.is_dir())
     return Estimate(
         runs=len(runs),
@@ -100,9 +105,9 @@ class _Scale:
         return updates / self._updates if self._updates else 1.0
 
 
-def _finished(layout: Layout, suite: str, profile: str) -> tuple[list[tuple[Job, float]], list[tuple[Job, float]]]:
+def _finished(layout: Layout, suite: str, profile: str) -> tuple[list[tuple[Identity, float]], list[tuple[Job, float]]]:
     """Finished runs of a suite and profile and the pre-trainings that they started from, with their seconds."""
-    runs: list[tuple[Job, float]] = []
+    runs: list[tuple[Identity, float]] = []
     stages: dict[str, tuple[Job, float]] = {}
     for run in records.readable_runs(layout.runs):
         identity = run.identity
@@ -115,7 +120,8 @@ def _finished(layout: Layout, suite: str, profile: str) -> tuple[list[tuple[Job,
     return runs, list(stages.values())
 
 
-def _rate(scale: _Scale, finished: Iterable[tuple[Job, float]]) -> float:
+def _rate(scale: _Scale, finished: Sequence[tuple[Job, float]]) -> float:
     """Seconds of a run with the profile's own budget; 0 where nothing is finished."""
-    jobs = list(finished)
-    return sum(seconds for _, seconds in jobs) / sum(scale.share(job) for job, _ in jobs) if jobs else 0.0
+    if not finished:
+        return 0.0
+    return sum(seconds for _, seconds in finished) / sum(scale.share(job) for job, _ in finished)

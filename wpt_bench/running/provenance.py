@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import subprocess
 import sys
@@ -43,9 +44,14 @@ def _fixed() -> dict[str, Any]:
     }
 
 
-def provenance() -> dict[str, Any]:
-    """Command, git revision (None outside a checkout), library versions, machine, threads."""
-    return _fixed() | {"threads": torch.get_num_threads()}
+def provenance(observation: str = "state") -> dict[str, Any]:
+    """Command, git revision (None outside a checkout), library versions, machine, threads.
+
+    Once something draws, ``graphics`` is beside them for pixels: the library that does, which MuJoCo takes from the
+    environment. Of two libraries no picture is quite the same.
+    """
+    found = _fixed() | {"threads": torch.get_num_threads()}
+    return found | ({"graphics": os.environ.get("MUJOCO_GL")} if observation == "pixels" else {})
 
 
 def peak_memory() -> int:
