@@ -24,16 +24,24 @@ def nearest(kind: str, name: str, known: Iterable[str]) -> UserError:
 
 
 @functools.cache
-def methods() -> dict[str, Method]:
-    """All methods by name. A package whose entry point cannot be loaded is left out with a warning."""
-    found: dict[str, Method] = {}
+def registered() -> dict[str, tuple[Method, EntryPoint]]:
+    """All methods by name, with what they were found by.
+
+    A package whose entry point cannot be loaded is left out with a warning.
+    """
+    found: dict[str, tuple[Method, EntryPoint]] = {}
     for point in entry_points(group="wpt_bench.methods"):
         loaded = _load(point)
         for item in [loaded] if isinstance(loaded, Method) else loaded or []:
             if item.name in found:
                 raise UserError(f"Two packages register a method named {item.name!r}; rename or uninstall one of them.")
-            found[item.name] = item
+            found[item.name] = item, point
     return dict(sorted(found.items()))
+
+
+def methods() -> dict[str, Method]:
+    """All methods by name."""
+    return {name: its for name, (its, _) in registered().items()}
 
 
 def method(name: str) -> Method:

@@ -52,6 +52,12 @@ def test_what_else_differs_is_said(tmp_path):
     notes = " ".join(compare_folders(before, again).notes)
     assert "several revisions of the code" in notes and "0123abcd, 4567efab now" in notes
     assert "Another processor (x86_64 before, abacus now)" in notes and "safe side" in notes
+    package = {"git_revision": "0123abcd", "package": "linear-search 1.1 (89ab)"}
+    other = runs(tmp_path / "other", 0.6, range(6), generator=2, provenance=package)
+    assert "Code: 0123abcd before, 0123abcd with linear-search 1.1 (89ab) now." in compare_folders(before, other).notes
+    installed = {"git_revision": None, "versions": {"wpt-bench": "0.3"}}
+    other = runs(tmp_path / "installed", 0.6, range(6), generator=2, provenance=installed)
+    assert "Code: 0123abcd before, wpt-bench 0.3 now." in compare_folders(before, other).notes
     runs(again, 0.6, range(6), method="dreamer")
     assert "no runs of dreamer, which the candidate has" in " ".join(compare_folders(before, again).notes)
     part = runs(tmp_path / "part", 0.6, range(6), generator=2, subset={"share": 0.5}, stage="a" * 16)

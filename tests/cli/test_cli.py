@@ -37,6 +37,21 @@ levels = [{ name = "profile" }, { name = "3", profile = { settings = { wpt = { h
 """
 
 
+@pytest.mark.parametrize("what", ["methods", "tasks"])
+def test_no_name_is_cut_in_two_at_80_columns(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = call("list", what).splitlines()
+    names = [row["name"] for row in json.loads(call("list", what, "--json"))]
+    assert max(map(len, lines)) <= 80 and len(lines) <= len(names) + 6
+    assert set(names) <= {word for line in lines for word in line.split()}
+
+
+def test_a_narrow_terminal_cuts_names_rather_than_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = call("list", "tasks").splitlines()
+    assert max(map(len, lines)) <= 40 and any("return" in line for line in lines)
+
+
 def test_the_papers_tasks_are_marked() -> None:
     tasks = json.loads(call("list", "tasks", "--json"))
     paper = {suite: [t["name"] for t in tasks if t["suite"] == suite and t["paper"]] for suite in ("dmc", "metaworld")}
@@ -682,12 +697,12 @@ def test_a_plugin_that_cannot_be_loaded_does_not_hide_the_others(monkeypatch: py
         return [*real(group=group), EntryPoint("broken", "no.such.module:METHOD", group)]
 
     monkeypatch.setattr(registry, "entry_points", with_broken)
-    registry.methods.cache_clear()
+    registry.registered.cache_clear()
     try:
         with pytest.warns(UserWarning, match="'broken' cannot be loaded"):
             assert "wpt" in registry.methods()
     finally:
-        registry.methods.cache_clear()
+        registry.registered.cache_clear()
 
 
 OWN_EXPERIMENT = """

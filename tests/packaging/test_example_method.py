@@ -25,6 +25,9 @@ def test_an_installed_method_runs(run, target: Path, example: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     (record,) = json.loads(done.stdout)
     assert (record["method"], record["task"], record["status"]) == ("linear-search", "cartpole-balance", "done")
+    (run_record,) = (tmp_path / "kept").rglob("run.json")
+    provenance = json.loads(run_record.read_text())["provenance"]
+    assert provenance["package"] == "linear-search 1.0" and provenance["git_revision"] is None
     (episodes,) = (tmp_path / "kept").rglob("episodes.jsonl")
     rows = [json.loads(line) for line in episodes.read_text().splitlines()]
     best = [row["metrics"]["best_return"] for row in rows if row["kind"] == "train"]

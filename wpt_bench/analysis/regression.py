@@ -236,7 +236,7 @@ def _of(table: RunTable, methods: Iterable[str], tasks: Iterable[str]) -> list[R
 def _notes(before: RunTable, after: RunTable, methods: Sequence[str], tasks: Sequence[str]) -> Iterator[str]:
     """What a reader of the verdict should know besides."""
     old, new = _of(before, methods, tasks), _of(after, methods, tasks)
-    revisions = [{run.provenance.get("git_revision") for run in its} for its in (old, new)]
+    revisions = [{_code(run) for run in its} for its in (old, new)]
     yield f"Code: {_listed(revisions[0])} before, {_listed(revisions[1])} now."
     if len(revisions[1]) > 1:
         yield "The candidate's runs are of several revisions of the code; what the older ones did counts as well."
@@ -284,6 +284,13 @@ def _processor(run: Run) -> str:
 
 def _text(value: object) -> str:
     return str(value) if value else "all" if isinstance(value, dict) else "none"
+
+
+def _code(run: Run) -> str:
+    """The revision of wpt-bench, or its version where it was installed, and the package of a method of another one."""
+    made_by, package = run.provenance, run.provenance.get("package")
+    own = made_by.get("git_revision") or f"wpt-bench {(made_by.get('versions') or {}).get('wpt-bench', 'unknown')}"
+    return own + (f" with {package}" if package else "")
 
 
 def _listed(values: Iterable[object]) -> str:

@@ -137,14 +137,25 @@ def _sentence(error: Exception) -> str | None:
     return records.unwritable(error) if isinstance(error, OSError) else None
 
 
+LONGEST_NAME = 28
+"""Letters of a cell beyond which it is no name but a sentence."""
+
+
 def print_rows(rows: list[dict[str, Any]], as_json: bool, *, title: str) -> None:
     """Rows with the same keys, as a table or as JSON."""
     if as_json:
         print_json(rows)
         return
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in rows[0] if rows else ():
-        table.add_column(heading, overflow="fold")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    # A name that is cut in two cannot be copied: heads are cut at their words, and sentences give way.
+    words = {name: name.split("_") for name in (rows[0] if rows else ())}
+    widest = {
+        name: max(len(text) for text in (*head, *(_cell(row[name]) for row in rows))) for name, head in words.items()
+    }
+    names = {name: width for name, width in widest.items() if width <= LONGEST_NAME}
+    room = console.width - 2 * len(widest) - sum(names.values()) - LONGEST_NAME * (len(names) < len(widest))
+    for name, head in words.items():
+        table.add_column(" ".join(head), overflow="fold", width=names.get(name) if room >= 0 else None)
     for row in rows:
         table.add_row(*[Text(_cell(value)) for value in row.values()])
     console.print(table)

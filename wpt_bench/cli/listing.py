@@ -12,6 +12,12 @@ from wpt_bench import experiments, profiles, registry
 from wpt_bench.cli.console import OUT, Json, Out, app, command, print_rows
 from wpt_bench.protocol import UserError
 
+WIDE = (
+    *("paper", "version", "online", "tuning", "tuning_evaluations"),
+    *("memory_gib", "disk_gib", "observation", "episode_length", "action_repeat"),
+)
+"""What --json has and a terminal has no room for."""
+
 
 @command(app, "wpt-bench list methods · wpt-bench list tasks --suite dmc --json", "list")
 def list_(
@@ -33,8 +39,7 @@ def list_(
         raise UserError(f"--suite is for tasks: wpt-bench list tasks --suite {suite}.")
     rows = listings[what]()
     if not as_json:  # what fits a terminal
-        wide = ("paper", "version", "online", "tuning", "tuning_evaluations", "memory_gib", "disk_gib", "observation")
-        rows = [{key: value for key, value in row.items() if key not in wide} for row in rows]
+        rows = [{key: value for key, value in row.items() if key not in WIDE} for row in rows]
     print_rows(rows, as_json, title=what)
 
 

@@ -215,7 +215,7 @@ class _Loop:
         """The run from where it stands to its end, or to the end of its first ``episodes`` training episodes."""
         state, problems = checkpoint.load(self.folder, self._check)
         self.run.notes += checkpoint.note(problems, state is not None)
-        self.run.provenance = provenance(self.identity.observation)
+        self.run.provenance = provenance(self.identity)
         self.run.status, self.run.error = "running", None
         if state is None:
             for name in (records.ROWS, "replay"):

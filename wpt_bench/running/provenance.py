@@ -14,6 +14,9 @@ from typing import Any
 import psutil
 import torch
 
+from wpt_bench import registry
+from wpt_bench.records import Identity
+
 LIBRARIES = (
     "wpt-bench",
     "torch",
@@ -31,7 +34,7 @@ LIBRARIES = (
 def _fixed() -> dict[str, Any]:
     return {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "git_revision": _git_revision(),
+        "git_revision": _git_revision(Path(__file__)),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
         "machine": {
             "system": platform.platform(),
@@ -44,14 +47,19 @@ def _fixed() -> dict[str, Any]:
     }
 
 
-def provenance(observation: str = "state") -> dict[str, Any]:
+def provenance(run: Identity | None = None) -> dict[str, Any]:
     """Command, git revision (None outside a checkout), library versions, machine, threads.
 
-    Once something draws, ``graphics`` is beside them for pixels: the library that does, which MuJoCo takes from the
-    environment. Of two libraries no picture is quite the same.
+    Of a run, once it has begun, also ``package``, where its method is of another package: its version and, where it is
+    imported from a checkout, its revision. And ``graphics``, where pictures are seen: the library that draws them (no
+    two draw quite the same), which MuJoCo takes from the environment.
     """
     found = _fixed() | {"threads": torch.get_num_threads()}
-    return found | ({"graphics": os.environ.get("MUJOCO_GL")} if observation == "pixels" else {})
+    if run is None:
+        return found
+    package = _package(run.method)
+    found |= {"package": package} if package else {}
+    return found | ({"graphics": os.environ.get("MUJOCO_GL")} if run.observation == "pixels" else {})
 
 
 def peak_memory() -> int:
@@ -61,13 +69,24 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _git_revision() -> str | None:
-    folder = Path(__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
-    if not (folder.parent.parent / ".git").exists():  # installed from a wheel, perhaps inside another repository
+@functools.cache
+def _package(method: str) -> str | None:
+    """What registers a method, as ``name version`` and perhaps ``(revision)``; None for this package itself."""
+    _, point = registry.registered()[method]
+    if point.dist is None or point.dist.name == LIBRARIES[0]:
         return None
+    file = getattr(sys.modules[point.module], "__file__", None)
+    revision = _git_revision(Path(file)) if file else None
+    return f"{point.dist.name} {point.dist.version}" + (f" ({revision})" if revision else "")
+
+
+def _git_revision(file: Path) -> str | None:
+    """Of the checkout that ``file`` is of; None where it was installed, even into a folder inside of a repository."""
+    git = ["git", "-C", str(file.parent)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        subprocess.run([*git, "ls-files", "--error-unmatch", file.name], capture_output=True, check=True)
+        describe = [*git, "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

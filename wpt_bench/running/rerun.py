@@ -82,7 +82,7 @@ def rerun(run: Run, rows: Sequence[Episode], layout: Layout, progress: Progress,
     if identity.stage is not None:
         _ensure_stage(identity, identity.stage, layout, data, progress)
     again = _train(identity, layout, data, progress, episodes)
-    environment = _environment(run.provenance, provenance(identity.observation), "this machine")
+    environment = _environment(run.provenance, provenance(identity), "this machine")
     stage = read_stage(layout, identity.stage) if identity.stage else None
     if stage is not None:
         environment += _environment(run.provenance, stage.provenance, "the pre-training that is here")
@@ -183,8 +183,8 @@ def _train(identity: Identity, layout: Layout, data: Path | None, progress: Prog
 def _environment(recorded: Mapping[str, Any], other: Mapping[str, Any], whose: str) -> list[str]:
     """What of an environment decides how numbers are rounded or pictures drawn, and differs or was not recorded.
 
-    The version of wpt-bench itself is no part of it: versions of method, task and suite say what it computes. Nor is
-    what draws, where nothing is drawn: in runs from states, and in pre-training.
+    Versions of wpt-bench itself and of a method's package are no part of it: versions of method, task and suite say
+    what is computed. Nor is what draws, where nothing is drawn: in runs from states, and in pre-training.
     """
     names = ("threads", "graphics") if "graphics" in other else ("threads",)
     pairs = [(name, recorded.get(name), other.get(name)) for name in names]
