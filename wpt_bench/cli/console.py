@@ -146,7 +146,8 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool, *, title: str) -> None
     if as_json:
         print_json(rows)
         return
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    tight: dict[str, Any] = {"padding": (0, 1, 0, 0), "show_edge": False, "pad_edge": False}
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, **tight)
     # A name that is cut in two cannot be copied: heads are cut at their words, and sentences give way.
     words = {name: name.split("_") for name in (rows[0] if rows else ())}
     widest = {
