@@ -1,6 +1,8 @@
+import msgspec
 import pytest
 
 from analysis.synthetic import BUDGET, flat, grid, write
+from wpt_bench import records
 from wpt_bench.analysis.compare import compare
 from wpt_bench.analysis.scores import load_runs
 
@@ -50,6 +52,31 @@ def test_what_wpt_ends_at_is_held_against_what_it_cloned(tmp_path, alone, above)
     assert comparison.headline.endswith("It is not shown to end above its own cloned prior.") != above
     (beyond,) = (sentence for sentence in comparison.glance if sentence.startswith("Beyond its data: "))
     assert ("wpt ends above its own" in beyond) == above and f"has IQM {alone:.3f} " in beyond
+
+
+@pytest.mark.parametrize(("earned", "above"), [(400.0, True), (100.0, False)])
+def test_where_success_is_the_score_returns_are_held_against_the_priors_too(tmp_path, earned, above):
+    """WPT succeeds no more often than its prior, half of the time, and earns 400 or 100 (3 a seed more) to its 100."""
+    for seed in SEEDS:
+        write(tmp_path, "dreamer", "a", seed, flat(0.0, 0.02 * seed), score="success", scale=1.0)
+        folder = write(tmp_path, "wpt", "a", seed, flat(0.0, 0.5), score="success", scale=1.0, prior=[0.5, 0.5])
+        rows = [
+            msgspec.structs.replace(row, success_last=0.5, episode_return=100.0 + seed % 2)
+            if row.kind == "prior"
+            else msgspec.structs.replace(row, episode_return=earned + 3 * seed if row.env_step == BUDGET else 9e9)
+            for row in records.read_episodes(folder)
+        ]
+        records.discard(folder / records.ROWS)
+        records.append_episodes(folder, rows)
+    comparison = compare(load_runs(tmp_path, suite="dmc", profile="quick"), resamples=200, curve_resamples=100)
+    (row,) = (row for row in comparison.rows if row.name == "wpt")
+    assert row.above_prior.value == 0 and row.above_prior_return.value == pytest.approx(earned + 4.5 - 100.5)
+    assert ("own cloned prior in success, but is in return." in comparison.headline) == above
+    (beyond,) = (sentence for sentence in comparison.glance if sentence.startswith("Beyond its data: "))
+    says = (
+        "is above the prior's; difference +304 [" if above else "is not shown to be above the prior's; difference +4 ["
+    )
+    assert f"Its mean return, which it learns from, {says}" in beyond
 
 
 def test_a_prior_that_some_runs_lack_is_held_against_nothing(tmp_path):

@@ -22,7 +22,7 @@ from wpt_bench.analysis.aggregate import (
 )
 from wpt_bench.analysis.arms import ArmTable, arm_tables
 from wpt_bench.analysis.bootstrap import Scores
-from wpt_bench.analysis.diagnostics import PRIOR_SCORE, Diagnosis, diagnoses
+from wpt_bench.analysis.diagnostics import EPISODE_RETURN, PRIOR_RETURN, PRIOR_SCORE, Diagnosis, diagnoses
 from wpt_bench.analysis.factorial import ARMS, RANDOM_REPLAY, Factorial, allowed_for, factorial
 from wpt_bench.analysis.findings import WPT, glance, headline, sentences
 from wpt_bench.analysis.properties import Properties, measured
@@ -183,10 +183,13 @@ class _Effort:
             if against is not None:
                 its, paired = curve_array(table, SCRATCH), self._paired(method, SCRATCH)
                 final = reach_final(steps, scores, *its, paired=paired, resamples=self.curve_resamples)
-        above_prior = None
-        prior = self._prior(method) if matrix is not None else None
+        above_prior = above_prior_return = None
+        prior = self._told(method, PRIOR_SCORE) if matrix is not None else None
         if matrix is not None and prior is not None:
             above_prior = difference(matrix, prior, paired=True, resamples=self.resamples)
+            returns, its_returns = self._told(method, EPISODE_RETURN), self._told(method, PRIOR_RETURN)
+            if returns is not None and its_returns is not None:
+                above_prior_return = difference(returns, its_returns, "mean", paired=True, resamples=self.resamples)
         seconds = runs["wall_clock"]
         return MethodSummary(
             name=method,
@@ -206,6 +209,7 @@ class _Effort:
             wpt_against=None if method in (*ARMS, RANDOM_REPLAY) else self._held(WPT, method),
             prior=None if prior is None else aggregate(prior, ["iqm"], resamples=self.resamples)["iqm"],
             above_prior=above_prior,
+            above_prior_return=above_prior_return,
             reach=final,
             costs=costs,
             wall_clock=None if first is None else float(seconds.median()),
@@ -244,11 +248,12 @@ class _Effort:
         seeds = {method: tuple(self.table.seeds(method)) for method in methods}
         return factorial(matrices, seeds, resamples=self.resamples)
 
-    def _prior(self, method: str) -> Scores | None:
-        """Scores of the cloned priors alone, ``(seeds, tasks)``; None unless every run of the method has one."""
+    def _told(self, method: str, name: str) -> Scores | None:
+        """What runs told of themselves under a name, the last time, ``(seeds, tasks)``; None unless all of them did."""
         told = self.table.diagnostics
-        own = told[(told["method"] == method) & (told["name"] == PRIOR_SCORE)]
-        matrix = own.pivot(index="seed", columns="task", values="value").reindex(
+        own = told[(told["method"] == method) & (told["name"] == name)].sort_values("env_step")
+        last = own.drop_duplicates(["seed", "task"], keep="last")
+        matrix = last.pivot(index="seed", columns="task", values="value").reindex(
             index=self.table.seeds(method), columns=self.table.tasks
         )
         return None if matrix.isna().any(axis=None) else matrix.to_numpy(np.float64)

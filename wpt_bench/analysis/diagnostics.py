@@ -17,6 +17,8 @@ from wpt_bench.records import Episode, Run
 
 PRIOR_SCORE = "prior_score"
 """Name of the score that the cloned prior has alone, before the first environment step."""
+PRIOR_RETURN, EPISODE_RETURN = "prior_return", "episode_return"
+"""Its return, and that of evaluation episodes where success is the score."""
 RATIOS = {
     "open_loop_ratio": ("open_loop", "open_loop_persistence"),
     "reward_ratio": ("reward_error", "reward_error_mean"),
@@ -77,12 +79,12 @@ def of_run(run: Run, episodes: Sequence[Episode]) -> list[dict[str, object]]:
     for episode in episodes:
         here = found.setdefault(episode.env_step, {})
         if episode.kind == "evaluation":
-            own = {"episode_return": episode.episode_return} if run.score == "success" else {}
+            own = {EPISODE_RETURN: episode.episode_return} if run.score == "success" else {}
             for name, value in (episode.metrics | own).items():
                 here.setdefault(name, []).append(value)
         elif episode.kind == "prior":
             here.setdefault(PRIOR_SCORE, []).append(score_of(run, episode))
-            here.setdefault("prior_return", []).append(episode.episode_return)
+            here.setdefault(PRIOR_RETURN, []).append(episode.episode_return)
             here.setdefault("prior_success", []).append(episode.success_last)
     rows: list[dict[str, object]] = []
     for step, numbers in sorted(found.items()):

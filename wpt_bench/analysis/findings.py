@@ -41,6 +41,8 @@ def headline(table: RunTable, rows: Sequence[MethodSummary]) -> str:
         answer, more = "yes", f"; {_reached(wpt.reach)}" if wpt.reach else ""
     if answer == "yes" and wpt.above_prior is not None and not _above(wpt.above_prior):
         more += ". It is not shown to end above its own cloned prior"
+        if wpt.above_prior_return is not None and _above(wpt.above_prior_return):
+            more += " in success, but is in return"
     return (
         f"{question} On the {tasks}: {answer}, at this budget of {table.budget:,} environment steps. Area under the "
         f"curve {wpt.auc.value:.3f} against {scratch.auc.value:.3f}, difference {_signed(faster)}{more}."
@@ -72,9 +74,18 @@ def glance(rows: Sequence[MethodSummary], embodiments: Mapping[str, Sequence[Par
         said.append(
             f"Beyond its data: {WPT} {ends} its own cloned prior, the policy that is cloned from retrieved episodes "
             f"before the first environment step and has IQM {three(wpt.prior.value)} {wpt.prior.corrected} alone; "
-            f"difference {_signed(wpt.above_prior)}."
+            f"difference {_signed(wpt.above_prior)}.{_by_return(wpt.above_prior_return)}"
         )
     return said
+
+
+def _by_return(its: Estimate | None) -> str:
+    """What WPT's return has above its prior's, which says more than success of what was learned."""
+    if its is None or its.corrected_low is None or its.corrected_high is None:
+        return ""
+    lies = "is above" if _above(its) else "is not shown to be above"
+    interval = f"[{its.corrected_low:,.0f}, {its.corrected_high:,.0f}]"
+    return f" Its mean return, which it learns from, {lies} the prior's; difference {its.value:+,.0f} {interval}."
 
 
 def _above(estimate: Estimate) -> bool:

@@ -54,6 +54,8 @@ class MethodSummary:
         wpt_against: WPT held against it; None unless both are complete, and for WPT itself and its variants.
         prior, above_prior: IQM of the score that the cloned prior of the same runs has alone, before the first
             environment step, and that of the final score minus it; None while incomplete, and without such a prior.
+        above_prior_return: mean return of the last evaluation minus the prior's, over tasks and seeds, where success is
+            the score and the return is what is learned from; None as for ``above_prior``.
         reach: when it reaches the final IQM of learning from scratch; None as for ``against.auc``.
         costs: of reaching ``LEVELS``; empty as for ``auc``.
         wall_clock, updates: median seconds and mean gradient updates per run that counts, None without any. Other work
@@ -82,6 +84,7 @@ class MethodSummary:
     wpt_against: Held | None
     prior: Estimate | None
     above_prior: Estimate | None
+    above_prior_return: Estimate | None
     reach: Saving | None
     costs: tuple[Cost, ...]
     wall_clock: float | None
