@@ -175,6 +175,19 @@ def test_a_bad_profile_is_named(tmp_path: Path, old: str, new: str, sentence: st
     assert sentence in call(*arguments, code=1)
 
 
+def test_a_dry_run_of_an_experiment_says_which_levels_a_run_is_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runs often differ in nothing else that is shown."""
+    monkeypatch.setenv("COLUMNS", "120")
+    arguments = ("--suite", "dmc", "--profile", "smoke", "--seeds", "0", "--out", tmp_path / "out", "--dry-run")
+    lines = call("experiment", "data", *arguments).splitlines()
+    runs = [line.strip() for line in lines if line.startswith("wpt ")]
+    levels = {line.partition("pending")[2].strip() for line in runs}
+    assert {"collectors/all, quantity/1, other scenes/1", "quantity/0.1"} < levels
+    assert len(set(runs)) == len(runs) > len(levels) > 5
+
+
 def test_a_dry_run_says_what_it_would_cost_and_does_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     printed = call("run", "dmc", "--profile", SMALL_PROFILE, "--out", out, "--dry-run", "--workers", "2")

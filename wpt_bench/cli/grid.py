@@ -225,7 +225,8 @@ def experiment(
         executor, workers=workers, device=device, address=address, gpus_per_run=gpus_per_run, storage=storage
     )
     if dry_run:
-        _dry_run(selections, loaded, layout, workers, published)
+        levels = [f"{one.factor.name}/{one.level.name}" for one in varied]
+        _dry_run(selections, loaded, layout, workers, published, levels)
         return
     dataset = data_of(selections, layout, workers, yes)
     digest = dataset.digest if dataset else None
@@ -364,12 +365,19 @@ def _narrowed(plan: Any, own: Any) -> str:
     return options + (f" --seeds {','.join(map(str, seeds))}" if seeds != sorted(own.seeds) else "")
 
 
-def _dry_run(selections: Sequence[Any], profile: Any, layout: Any, workers: int, published: Path | None) -> None:
-    """Says what grids with variations of a profile, or with the profile itself, would run and cost."""
+def _dry_run(
+    selections: Sequence[Any],
+    profile: Any,
+    layout: Any,
+    workers: int,
+    published: Path | None,
+    levels: Sequence[str] = (),
+) -> None:
+    """Says what grids of a profile would run and cost: as it is, or with variations that ``levels`` names."""
     from wpt_bench.running import bench as benching
     from wpt_bench.running import grid
     from wpt_bench.running.estimate import estimate
-    from wpt_bench.running.plan import together
+    from wpt_bench.running.plan import identities, together
     from wpt_bench.running.stages import is_done
 
     needing = [one for one in selections if one.needs_data]
@@ -378,17 +386,20 @@ def _dry_run(selections: Sequence[Any], profile: Any, layout: Any, workers: int,
     missing = benching.missing_scenes(selection, dataset) if needing else []
     if missing:
         benching.refuse_missing_episodes(selection)
-    runs = together(selections, dataset.digest if dataset and not missing else None)
+    digest = dataset.digest if dataset and not missing else None
+    runs = together(selections, digest)
+    counted: dict[str, list[str]] = {run_id: [] for run_id in runs}
+    for level, its in zip(levels, selections, strict=False):
+        for run in identities(its, digest):
+            counted[records.digest(run)].append(level)
     there = takeable(published)
-    states = [
-        (identity, state if state == "done" or run_id not in there else "published")
-        for run_id, identity in runs.items()
-        for state in [grid.status(identity, layout)]
-    ]
-    pending = [identity for identity, state in states if state not in ("done", "published")]
+    states = {run_id: grid.status(identity, layout) for run_id, identity in runs.items()}
+    states |= {run_id: "published" for run_id, state in states.items() if state != "done" and run_id in there}
+    pending = [identity for run_id, identity in runs.items() if states[run_id] not in ("done", "published")]
     rows = [
-        {"method": identity.method, "task": identity.task, "seed": identity.seed, "status": state}
-        for identity, state in states
+        {"method": identity.method, "task": identity.task, "seed": identity.seed, "status": states[run_id]}
+        | ({"levels": counted[run_id]} if levels else {})
+        for run_id, identity in runs.items()
     ]
     print_rows(
         rows,
@@ -397,7 +408,7 @@ def _dry_run(selections: Sequence[Any], profile: Any, layout: Any, workers: int,
     )
     if missing:
         say(f"To be collected first: {', '.join(missing)}.")
-    shared = stages_of(needing, dataset.digest if dataset and not missing else "not collected")
+    shared = stages_of(needing, digest or "not collected")
     first = [stage for stage_id, stage in shared.items() if not is_done(layout, stage_id) and stage_id not in there]
     if first:
         said = f"To be pre-trained or shared by tasks: {len(first)}; the hours below are with them."
