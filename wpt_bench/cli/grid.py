@@ -393,7 +393,7 @@ def _dry_run(
         for run in identities(its, digest):
             counted[records.digest(run)].append(level)
     there = takeable(published)
-    states = {run_id: grid.status(identity, layout) for run_id, identity in runs.items()}
+    states: dict[str, str] = {run_id: grid.status(identity, layout) for run_id, identity in runs.items()}
     states |= {run_id: "published" for run_id, state in states.items() if state != "done" and run_id in there}
     pending = [identity for run_id, identity in runs.items() if states[run_id] not in ("done", "published")]
     rows = [
