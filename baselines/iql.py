@@ -5,7 +5,9 @@ expectile of the data's action values (eq. 5), action values regress on them (eq
 data with weights that grow with the advantage (eq. 7): no action outside the data is ever valued.
 
 Hyperparameters: its section 5 and appendix B for locomotion: expectile 0.7, inverse temperature 3, weights up to 100,
-step size 3e-4 (without the paper's cosine schedule of the actor's), two layers of 256. Online, batches are half offline
+step size 3e-4 (without the paper's cosine schedule of the actor's), two layers of 256. It divides rewards by the
+difference of the best and the worst return in the data; here advantages are, of each task, which comes to the same
+weights. Online, batches are half offline
 and half own transitions, as RLPD (arXiv 2302.02948) found best, for every Off2On method here. From pixels: DrQ-v2's
 encoder and random shifts. For all tasks at once: padded states and actions, a learned embedding of the task, each task
 equally often.
@@ -13,7 +15,7 @@ equally often.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +89,19 @@ class IQL(ModelFreeAgent):
         """Labelled episodes: the task's, or every task's."""
         return self.labelled()
 
+    @cached_property
+    def standard(self) -> Tensor:
+        """What advantages of each task are multiplied by, float32 ``(tasks,)``.
+
+        Returns of the data then span as much as an episode has agent steps: the publication's code makes it 1000, for
+        episodes of 1000. Where all returns are one, there is nothing to divide by.
+        """
+        assert self.data is not None
+        factors = torch.ones(max(1, len(self.tasks)))
+        for task, span in self.data.return_ranges().items():
+            factors[task] = self.context.task.agent_steps / span if span > 0 else 1.0
+        return factors.to(self.device)
+
     def policy(self, feature: Tensor, generator: torch.Generator | None) -> Tensor:
         """The mean; online, a sample."""
         return self.actor(feature) if generator is None else self.actor.sample(feature, generator)
@@ -101,9 +116,8 @@ class IQL(ModelFreeAgent):
             value_of_action = self.slow_critic.module(seen, batch.action).amin(0)
         value = self.value(seen)
         value_loss = expectile_loss(value_of_action - value, settings.expectile)
-        weight = advantage_weight(
-            (value_of_action - value).detach(), settings.inverse_temperature, settings.largest_weight
-        )
+        advantage = (value_of_action - value).detach() * self.standard[batch.task]
+        weight = advantage_weight(advantage, settings.inverse_temperature, settings.largest_weight)
         actor_loss = -(weight * self.actor.log_prob(seen, batch.action, batch.mask)).mean()
         critic_loss = squared_error(self.critic(feature, batch.action), target)
         self._value_optimizer.step(value_loss)
@@ -131,7 +145,7 @@ def advantage_weight(advantage: Tensor, inverse_temperature: float, largest: flo
 METHODS = (
     Method(
         name="iql",
-        version=1,
+        version=2,
         family="Offline RL",
         data_access=DataAccess.LABELLED,
         observations=("state", "pixels"),
@@ -148,7 +162,7 @@ METHODS = (
     ),
     Method(
         name="iql-finetune",
-        version=1,
+        version=2,
         family="Off2On RL",
         data_access=DataAccess.LABELLED,
         observations=("state",),
@@ -164,7 +178,7 @@ METHODS = (
     ),
     Method(
         name="mt-iql",
-        version=1,
+        version=2,
         family="MT offline RL",
         data_access=DataAccess.LABELLED_MULTITASK,
         observations=("state",),

@@ -90,6 +90,7 @@ class Transitions:
         self._to_go, self._task = _Column(np.float32), _Column(np.int64)
         self._complete = _Column(np.int64)  # transitions that have ``steps`` rewards
         self._begun = 0  # transitions before the current episode
+        self._returns: dict[int, list[float]] = {}  # of offline episodes, scaled, by task
         self._known: dict[int, int] = {}
         self._by_task: list[NDArray[np.int64]] | None = None
 
@@ -132,6 +133,7 @@ class Transitions:
         self._row.extend(self._known[key] + np.arange(steps))
         scaled = reward[1:] * self.sight.reward_scale
         self._reward.extend(scaled)
+        self._returns.setdefault(task, []).append(float(scaled.sum()))
         self._to_go.extend(rewards_to_go(scaled))
         self._task.extend(np.full(steps, task))
         self._complete.extend(before + np.arange(max(0, steps - self.steps + 1)))
@@ -141,6 +143,10 @@ class Transitions:
         """The episode has ended: its rewards to go are known."""
         self._to_go.values[self._begun :] = rewards_to_go(self._reward.values[self._begun :])
         self._begun = len(self._row)
+
+    def return_ranges(self) -> dict[int, float]:
+        """Best minus worst return of the offline episodes of each task, of scaled rewards."""
+        return {task: max(returns) - min(returns) for task, returns in self._returns.items()}
 
     def balance(self) -> Sequence[int]:
         """From now on every task is drawn equally often; returns the tasks that there are."""

@@ -1,11 +1,13 @@
 """Every loss against numbers worked out by hand."""
 
+import dataclasses
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from running.small import silent
 
 from baselines import toy
 from wpt_bench.baselines.cql import calibrated, conservative_gap
@@ -15,7 +17,8 @@ from wpt_bench.baselines.mt_bc import cloning_loss
 from wpt_bench.baselines.networks import Eyes, Gaussian, SquashedGaussian, squared_error
 from wpt_bench.baselines.soft_actor_critic import SoftActorCritic
 from wpt_bench.baselines.td3_bc import td3_bc_loss
-from wpt_bench.protocol import DISCOUNT
+from wpt_bench.data.views import DataView
+from wpt_bench.protocol import DISCOUNT, DataAccess
 
 EYES = Eyes(width=3, pixels=False, channels=0)
 
@@ -28,6 +31,28 @@ def test_the_expectile_weighs_what_lies_below_less() -> None:
 def test_advantages_weigh_exponentially_up_to_a_limit() -> None:
     weight = advantage_weight(torch.tensor([0.0, 1.0, 2.0]), 3.0, 100.0)
     assert weight.tolist() == pytest.approx([1.0, 20.0855, 100.0], rel=1e-4)  # e^6 = 403 is cut
+
+
+@pytest.mark.parametrize("name", ["iql", "iql-finetune", "mt-iql"])
+def test_iqls_advantages_are_told_in_the_spread_of_the_datas_returns(name: str, tmp_path: Path) -> None:
+    method = toy.method(name)
+    made = toy.agent(method, "state", tmp_path)
+    made.offline(silent)
+    returns: dict[str | None, list[float]] = {}
+    for episode in toy.episodes(method, "state"):
+        returns.setdefault(episode.task if made.tasks else None, []).append(
+            float(episode.reward[1:].sum()) * made.sight.reward_scale
+        )
+    steps = made.context.task.agent_steps
+    expected = [steps / (max(its) - min(its)) for its in returns.values()]
+    assert made.standard.tolist() == pytest.approx(expected, rel=1e-4) and len(expected) == (2 if made.tasks else 1)
+
+
+def test_returns_that_are_all_one_leave_advantages_as_they_are(tmp_path: Path) -> None:
+    made = toy.agent(toy.method("iql"), "state", tmp_path)
+    episodes = toy.episodes(toy.method("iql"), "state", count=1)
+    made.context = dataclasses.replace(made.context, data=DataView(DataAccess.LABELLED, episodes))
+    assert made.standard.tolist() == [1.0]
 
 
 def test_cqls_gap_is_a_log_sum_exp_over_drawn_actions_less_the_datas_value() -> None:

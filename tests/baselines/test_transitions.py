@@ -83,6 +83,17 @@ def test_rewards_are_scaled_wherever_they_come_from() -> None:
         assert {(0.1, 19.9), (0.2, 20.0)} <= {(round(r, 4), round(g, 4)) for r, g in found}
 
 
+def test_the_range_of_returns_is_of_offline_episodes_by_task() -> None:
+    table = Transitions(Sight(False, 1, 1, reward_scale=0.1), 20)
+    action = np.zeros((3, 1), np.float32)
+    told = ((0, [9, 1, 2]), (0, [0, 4, 4]), (0, [0, 0, 5]), (1, [0, 3, 3]))  # what leads to the first state is nothing
+    states = [np.zeros((3, 1), np.float32) for _ in told]
+    for state, (task, rewards) in zip(states, told, strict=True):
+        table.add_episode(toy.episode(state, action, rewards), np.array(rewards, np.float32), task)
+    play(table, [3])  # own experience tells nothing of the data
+    assert table.return_ranges() == pytest.approx({0: 0.5, 1: 0.0})
+
+
 def test_frames_are_stacked_within_their_episode() -> None:
     table = Transitions(PIXELS, 8)
     for number in range(2):
