@@ -7,10 +7,9 @@ data with weights that grow with the advantage (eq. 7): no action outside the da
 Hyperparameters: its section 5 and appendix B for locomotion: expectile 0.7, inverse temperature 3, weights up to 100,
 step size 3e-4 (without the paper's cosine schedule of the actor's), two layers of 256. It divides rewards by the
 difference of the best and the worst return in the data; here advantages are, of each task, which comes to the same
-weights. Online, batches are half offline
-and half own transitions, as RLPD (arXiv 2302.02948) found best, for every Off2On method here. From pixels: DrQ-v2's
-encoder and random shifts. For all tasks at once: padded states and actions, a learned embedding of the task, each task
-equally often.
+weights once values are learned. Online, batches are half offline and half own transitions, as RLPD (arXiv 2302.02948)
+found best, for every Off2On method here. From pixels: DrQ-v2's encoder and random shifts. For all tasks at once: padded
+states and actions, a learned embedding of the task, each task equally often.
 """
 
 from __future__ import annotations
