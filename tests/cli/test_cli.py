@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from cli.calling import call
 from wpt_bench import records, registry
 from wpt_bench.cli import app
+from wpt_bench.cli.console import console
 from wpt_bench.running import storage
 
 SMALL_PROFILE = Path(__file__).with_name("small.toml")
@@ -39,7 +40,7 @@ levels = [{ name = "profile" }, { name = "3", profile = { settings = { wpt = { h
 
 @pytest.mark.parametrize("what", ["methods", "tasks"])
 def test_no_name_is_cut_in_two_at_80_columns(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(console, "width", 80)
     lines = call("list", what).splitlines()
     names = [row["name"] for row in json.loads(call("list", what, "--json"))]
     assert max(map(len, lines)) <= 80 and len(lines) <= len(names) + 6
@@ -47,7 +48,7 @@ def test_no_name_is_cut_in_two_at_80_columns(what: str, monkeypatch: pytest.Monk
 
 
 def test_a_narrow_terminal_cuts_names_rather_than_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(console, "width", 40)
     lines = call("list", "tasks").splitlines()
     assert max(map(len, lines)) <= 40 and any("return" in line for line in lines)
 
@@ -179,7 +180,7 @@ def test_a_dry_run_of_an_experiment_says_which_levels_a_run_is_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its runs often differ in nothing else that is shown."""
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(console, "width", 120)
     arguments = ("--suite", "dmc", "--profile", "smoke", "--seeds", "0", "--out", tmp_path / "out", "--dry-run")
     lines = call("experiment", "data", *arguments).splitlines()
     runs = [line.strip() for line in lines if line.startswith("wpt ")]

@@ -71,9 +71,11 @@ def peak_memory() -> int:
 
 @functools.cache
 def _package(method: str) -> str | None:
-    """What registers a method, as ``name version`` and perhaps ``(revision)``; None for this package itself."""
-    _, point = registry.registered()[method]
-    if point.dist is None or point.dist.name == LIBRARIES[0]:
+    """What registers a method, as ``name version`` and perhaps ``(revision)``; None for this package itself, and where
+    no package does."""
+    found = registry.registered().get(method)
+    point = found[1] if found else None
+    if point is None or point.dist is None or point.dist.name == LIBRARIES[0]:
         return None
     file = getattr(sys.modules[point.module], "__file__", None)
     revision = _git_revision(Path(file)) if file else None
