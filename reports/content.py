@@ -11,7 +11,7 @@ import pandas as pd
 
 from wpt_bench.analysis.aggregate import Estimate, three, told_apart
 from wpt_bench.analysis.compare import LEVELS, Comparison
-from wpt_bench.analysis.diagnostics import PRIOR_SCORE, READING
+from wpt_bench.analysis.diagnostics import EPISODE_RETURN, PRIOR_RETURN, PRIOR_SCORE, READING
 from wpt_bench.analysis.factorial import ARMS, PARTS, RANDOM_REPLAY
 from wpt_bench.analysis.findings import WPT, duration, p_text, saved_interval
 from wpt_bench.analysis.literature import nearest_to_budget
@@ -193,9 +193,9 @@ def diagnostics_table(comparison: Comparison) -> Table:
             _told(told.get("open_loop_ratio")),
             _told(told.get("reward_ratio"), "error {:.3g}", told.get("reward_error")),
             _told(bias, "{:,.4g} predicted, {:,.4g} bootstrapped", *values),
-            count(told.get("episode_return")),
+            count(told.get(EPISODE_RETURN)),
             _told(told.get("retrieved_distance")),
-            replace(score(prior), note=_filled("return {:.4g}", told.get("prior_return"))),
+            replace(score(prior), note=_filled("return {:.4g}", told.get(PRIOR_RETURN))),
             _retrieved(one.embodiments, one.scenes),
         )
         rows.append(Row(cells, one.method))

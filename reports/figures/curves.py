@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from wpt_bench.analysis.compare import Comparison
+from wpt_bench.analysis.diagnostics import EPISODE_RETURN
 from wpt_bench.analysis.factorial import ARMS
 from wpt_bench.analysis.findings import WPT
 from wpt_bench.analysis.literature import published_inside, published_scores
@@ -32,7 +33,7 @@ DIAGNOSTICS = {
     "reward_ratio": ("reward error vs mean", "share of error", 1.0),
     "value_bias": ("value bias", "predicted - realised", 0.0),
     "retrieved_distance": ("distance to retrieved", "ratio", 1.0),
-    "episode_return": ("return, no score here", "return", None),
+    EPISODE_RETURN: ("return, no score here", "return", None),
 }
 """Diagnostics that are drawn: title, label of the axis, and what a run would show that is no better than it could be
 without learning, or that is as it should be, if there is such a thing."""

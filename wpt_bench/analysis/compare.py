@@ -230,10 +230,10 @@ class _Effort:
             paired = self._paired(method, SCRATCH)
             iqm = aggregate(matrix, ["iqm"], resamples=self.resamples)["iqm"]
             curve = reached = auc = auc_against = None
-            if bool(table.runs[table.runs["method"] == method]["online"].iloc[0]):
+            areas = self._areas(method, tasks)
+            if areas is not None:
                 steps, scores = curve_array(table, method, tasks=tasks)
                 curve = curve_band(steps, scores, resamples=self.curve_resamples)
-                areas = score_matrix(table, method, "auc", tasks)
                 auc = aggregate(areas, ["iqm"], resamples=self.resamples)["iqm"]
                 if SCRATCH in matrices and method != SCRATCH:
                     curves = curve_array(table, SCRATCH, tasks=tasks)
@@ -277,10 +277,10 @@ class _Effort:
         """Whether two methods have the same seeds."""
         return self.table.seeds(method) == self.table.seeds(other)
 
-    def _areas(self, method: str) -> Scores | None:
+    def _areas(self, method: str, tasks: Sequence[str] | None = None) -> Scores | None:
         """Areas under the curves, ``(seeds, tasks)``; None while incomplete and without online steps."""
         runs = self.table.runs[self.table.runs["method"] == method]
-        return self._matrix(method, "auc")[0] if len(runs) and bool(runs.iloc[0]["online"]) else None
+        return self._matrix(method, "auc", tasks)[0] if len(runs) and bool(runs.iloc[0]["online"]) else None
 
     def _matrix(self, method: str, column: str, tasks: Sequence[str] | None = None) -> tuple[Scores | None, str | None]:
         """A method's matrix, or why it has none."""
