@@ -180,12 +180,16 @@ class CollectionJob:
 
     ``collect(writer, progress)`` adds its episodes to a ``wpt_bench.data.store.ShardWriter`` and calls
     ``progress(fraction, what)`` now and then. ``name`` is the shard's folder; ``settings`` go into the manifest.
+
+    ``play(actions, writer, progress)``, where collecting takes much longer than its simulators do, as where a collector
+    learns: adds the same episodes from their actions, float32 ``(T + 1, action_dim)`` each, in the order of the shard.
     """
 
     name: str
     collect: Callable[[Any, Progress], None]
     episodes: int
     settings: Mapping[str, Any]
+    play: Callable[[Sequence[NDArray[np.float32]], Any, Progress], None] | None = None
 
 
 class Progress(Protocol):

@@ -90,7 +90,8 @@ def collection_jobs(suite: Suite, settings: Any, scenes: Sequence[str], seed: in
             }
             if trained:
                 described |= {"training_episodes": run, "updates_per_step": settings.updates_per_step}
-            jobs.append(CollectionJob(f"{scene}-{collector}", partial(_collect, plan), stored, described))
+            play = partial(_play, plan) if trained else None
+            jobs.append(CollectionJob(f"{scene}-{collector}", partial(_collect, plan), stored, described, play))
     return jobs
 
 
@@ -130,16 +131,27 @@ def _collect(plan: Plan, writer: ShardWriter, progress: Progress) -> None:
         episodes = Training(plan).episodes() if plan.collector in _OBJECTIVES else _noise(plan)
         for index, episode in enumerate(episodes):
             if index in plan.stored:
-                writer.add_episode(
-                    state=episode.state,
-                    action=episode.action,
-                    seed=plan.episode_seed(index),
-                    origin=plan.task.name,
-                    quality=index / max(plan.run - 1, 1) if plan.collector in _OBJECTIVES else None,
-                    physics=episode.physics,
-                    image=episode.image,
-                )
+                _store(plan, writer, index, episode)
             progress((index + 1) / plan.run, f"{plan.task.embodiment} {plan.collector}")
+
+
+def _play(plan: Plan, actions: Sequence[Float32], writer: ShardWriter, progress: Progress) -> None:
+    body = _Body(plan)
+    for number, (index, action) in enumerate(zip(plan.stored, actions, strict=True), start=1):
+        _store(plan, writer, index, body.episode(index, partial(_recorded_policy, action)))
+        progress(number / len(plan.stored), f"{plan.task.embodiment} {plan.collector}, from its actions")
+
+
+def _store(plan: Plan, writer: ShardWriter, index: int, episode: _Episode) -> None:
+    writer.add_episode(
+        state=episode.state,
+        action=episode.action,
+        seed=plan.episode_seed(index),
+        origin=plan.task.name,
+        quality=index / max(plan.run - 1, 1) if plan.collector in _OBJECTIVES else None,
+        physics=episode.physics,
+        image=episode.image,
+    )
 
 
 def _noise(plan: Plan) -> Iterator[_Episode]:
@@ -200,6 +212,10 @@ class Training:
 def _noisy_policy(rng: np.random.Generator, task: Task) -> Policy:
     noise = pink_noise(rng, task.agent_steps, task.action_dim) * rng.uniform(*_NOISE, task.action_dim)
     return lambda state, step: noise[step]
+
+
+def _recorded_policy(action: Float32, state: Float32, step: int) -> Float32:
+    return np.asarray(action[step + 1])
 
 
 def _learned_policy(rng: np.random.Generator, task: Task, learner: Learner, condition: Float32) -> Policy:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -394,16 +395,35 @@ def test_a_published_folder_has_all_that_its_page_shows(benched: Path, kept: Pat
 def test_a_published_model_is_taken_where_data_and_settings_are_the_same(
     benched: Path, kept: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(benched / "data", tmp_path / "out" / "data")
+    """The data set is played from the actions that are published with it."""
     arguments = ("pretrain", "dmc", "--profile", SMALL_PROFILE, "--out", tmp_path / "out", "--published", kept)
     call(*arguments)
     stages = [out / "stages" for out in (kept, benched, tmp_path / "out")]
     (published, own, taken) = [{path.name: path.read_bytes() for path in one.glob("*/[!.]*")} for one in stages]
     assert taken == own == published and len(taken) == 3
+    data = [{path.name: path.read_bytes() for path in one.rglob("data/*/*/*")} for one in (benched, tmp_path / "out")]
+    assert data[0] == data[1] and len(data[0]) > 3
     assert "Nothing is taken" in CliRunner().invoke(app, list(map(str, arguments))).stderr
     assert "is no published folder" in call(*arguments[:-1], tmp_path, code=1)
     other = ("pretrain", "metaworld", "--profile", "smoke", "--out", tmp_path / "out", "--published", kept)
     assert f"{kept} is of the suite dmc: nothing of it can be taken for metaworld." in call(*other, code=1)
+
+
+def test_data_that_cannot_be_played_as_they_were_are_refused(kept: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(kept, tmp_path / "dmc-small")
+    (actions,) = folder.glob("data/*/actions.zlib")
+    planes = bytearray(zlib.decompress(actions.read_bytes()))
+    planes[1] ^= 1  # the last bit of the first action
+    actions.write_bytes(zlib.compress(planes))
+    arguments = ("data", "collect", "dmc", "--profile", SMALL_PROFILE, "--out", tmp_path / "out")
+    assert "was altered or damaged" in call(*arguments, "--published", folder, code=1)
+    vouch(folder)  # as a forger would
+    said = call(*arguments, "--published", folder, code=1)
+    assert (
+        "cartpole-random-reward does not come out as it was recorded" in said and "leave the published folder" in said
+    )
+    assert not list((tmp_path / "out").rglob("cartpole-random-reward"))
+    call(*arguments)
 
 
 def test_figures_of_another_version_are_computed_again(kept: Path, tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ class TinySuite:
                     "collector": collector,
                     "episodes": settings.episodes,
                 },
+                play=partial(_play, settings, scene, collector, seed),
             )
             for scene in scenes
             for collector in settings.collectors
@@ -166,8 +167,20 @@ def _collect(settings, scene, collector, seed, writer, progress):
         progress((index + 1) / settings.episodes, writer.name)
 
 
-def record(task: Task, seed: int, noise: float, pixels: bool = False, drift: bool = False) -> dict:
-    """One episode, as ``ShardWriter.add_episode`` takes it: random actions of size ``noise``.
+def _play(settings, scene, collector, seed, recorded, writer, progress):
+    task = next(task for task in TASKS.values() if task.scene == scene)
+    for index, action in enumerate(recorded):
+        of_episode = episode_seed(seed, "collection", index)
+        noise = 0.0 if collector == "still" else 1.0
+        writer.add_episode(**record(task, of_episode, noise, settings.pixels, recorded=action))
+        progress((index + 1) / len(recorded), writer.name)
+
+
+def record(
+    task: Task, seed: int, noise: float, pixels: bool = False, drift: bool = False, recorded: np.ndarray | None = None
+) -> dict:
+    """One episode, as ``ShardWriter.add_episode`` takes it: actions that are ``recorded``, or random ones of size
+    ``noise``.
 
     With ``drift`` they lean one way for the whole episode, so that some episodes are good at something.
     """
@@ -177,8 +190,8 @@ def record(task: Task, seed: int, noise: float, pixels: bool = False, drift: boo
     actions = [np.zeros(task.action_dim, np.float32)]
     leaning = rng.uniform(-1, 1, task.action_dim) if drift else 0.0
     physics = [env.points]
-    for _ in range(task.agent_steps):
-        action = leaning + noise * rng.uniform(-1, 1, task.action_dim)
+    for step in range(task.agent_steps):
+        action = leaning + noise * rng.uniform(-1, 1, task.action_dim) if recorded is None else recorded[step + 1]
         actions.append(np.clip(action, -1, 1).astype(np.float32))
         for _ in range(REPEAT):
             env.advance(actions[-1])

@@ -27,7 +27,8 @@ def job(name, seed=0, **changed):
     )
 
 
-def collect(job, folder):
+def collect(job, folder, actions=None):
+    """The shard of a job, collected, or played from actions."""
     writer = ShardWriter(
         folder,
         name=job.name,
@@ -39,7 +40,11 @@ def collect(job, folder):
     )
     heard = []
     with writer:
-        job.collect(writer, lambda fraction, what="": heard.append(fraction))
+
+        def told(fraction, what=""):
+            heard.append(fraction)
+
+        job.collect(writer, told) if actions is None else job.play(actions, writer, told)
     assert heard == sorted(heard)
     assert heard[-1] == 1.0
     return writer
@@ -119,6 +124,17 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(name, tmp_pa
     assert sums(collect(job(name), tmp_path / "again")) == once
     other = sums(collect(job(name, seed=1), tmp_path / "other"))
     assert all(other[part] != once[part] for part in once)
+
+
+@pytest.mark.parametrize("name", ["walker-random-reward", "cartpole-curiosity"])
+def test_what_a_learner_collected_is_played_from_its_actions_alone(name, tmp_path):
+    once = collect(job(name), tmp_path / "once")
+    again = collect(job(name, updates_per_step=0.5), tmp_path / "again", load(once, "action").reshape(2, 501, -1))
+    assert sums(again) == sums(once)
+    assert again.episodes == once.episodes
+    with pytest.raises(ValueError, match="zip"):
+        collect(job(name), tmp_path / "fewer", load(once, "action").reshape(2, 501, -1)[:1])
+    assert job("acrobot-pink-noise").play is None
 
 
 def test_a_subset_of_a_training_is_the_same_training_spread_evenly(tmp_path):

@@ -7,7 +7,8 @@ A published folder, ``results/dmc-quick/``, holds
 - ``figures.json``: every figure that the analysis computes from those two (``summary.figures``);
 - ``experiments.json``, where there were any: the plans of experiments, and which of the runs only they count;
 - what was kept beside the runs, as far as there is any: ``stages/<id>/``, the pre-trained world models that runs
-  started from; ``data_card.json``, the rows of the data card; ``report.html`` and its first figure,
+  started from; ``data/<shard>/``, the actions that offline data are played from (``data.recording``);
+  ``data_card.json``, the rows of the data card; ``report.html`` and its first figure,
   ``curves-<observation>-<methods>.png``;
 - ``manifest.json``: checksums of the others, which runs were left out and why, and the command that made it.
 
@@ -36,10 +37,11 @@ SCHEMA = 1
 RUNS, EPISODES, FIGURES, MANIFEST = "runs.jsonl", "episodes.parquet", "figures.json", "manifest.json"
 CONTENTS = (RUNS, EPISODES, FIGURES)
 """What every published folder has."""
-EXPERIMENTS, PAGE, STAGES = "experiments.json", "report.html", "stages"
+EXPERIMENTS, PAGE, STAGES, DATA = "experiments.json", "report.html", "stages", "data"
 FIRST_FIGURE = re.compile(r"curves-(state|pixels)-(all|wpt)\.png")
 _KEPT = re.compile(
     rf"{STAGES}/[0-9a-f]{{16}}/(stage\.json|weights\.safetensors|open_loop\.safetensors)"
+    rf"|{DATA}/[A-Za-z0-9][A-Za-z0-9._+-]*/(shard\.json|actions\.zlib)"
     rf"|{re.escape(CARD)}|{re.escape(PAGE)}|{FIRST_FIGURE.pattern}"
 )
 """What else may be in one, beside the experiments: see ``add``."""
@@ -154,7 +156,8 @@ def write(
     for path in folder.iterdir():
         if _KEPT.fullmatch(path.name):
             path.unlink()
-    shutil.rmtree(folder / STAGES, ignore_errors=True)
+    for name in (STAGES, DATA):
+        shutil.rmtree(folder / name, ignore_errors=True)
     gaps = list(left_out)
     lines: list[bytes] = []
     sink = pa.BufferOutputStream()

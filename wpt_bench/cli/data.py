@@ -15,11 +15,11 @@ from wpt_bench.cli.console import (
     Json,
     Out,
     ProfileName,
+    Published,
     Suite,
     Tasks,
     Workers,
     Yes,
-    asking,
     command,
     console,
     data_app,
@@ -29,26 +29,30 @@ from wpt_bench.cli.console import (
     say,
     say_wrong,
 )
+from wpt_bench.cli.jobs import data_set, refuse_other_folders
 from wpt_bench.protocol import UserError
 
 
-@command(data_app, "wpt-bench data collect dmc · wpt-bench data collect metaworld --profile smoke --out /tmp/try")
+@command(
+    data_app,
+    "wpt-bench data collect dmc · wpt-bench data collect metaworld --profile smoke --out /tmp/try · "
+    "wpt-bench data collect dmc --profile lite --published results/dmc-lite",
+)
 def collect(
     suite: Suite,
     profile: ProfileName = "quick",
     tasks: Tasks = "",
     out: Out = OUT,
     workers: Workers = CORES,
+    published: Published = None,
     yes: Yes = False,
 ) -> None:
     """Collects the offline data of a profile, or what is missing of it."""
-    from wpt_bench.running import bench
     from wpt_bench.running.plan import Layout, select
 
     selection = select(suite, profiles.load(profile), parts(tasks))
-    layout = Layout(out)
-    with progress_bar("collecting data") as progress:
-        dataset = bench.ensure_data(selection, layout, progress, asking(yes), workers=workers)
+    refuse_other_folders(published, suite)
+    dataset = data_set(selection, Layout(out), workers, yes, published)
     say(f"{len(dataset.episodes)} episodes, digest {dataset.digest}, in {dataset.path}")
 
 

@@ -85,7 +85,7 @@ def pretrain(
     place = choose(
         executor, workers=workers, device=device, address=address, gpus_per_run=gpus_per_run, storage=storage
     )
-    dataset = data_set(selection, layout, workers, yes)
+    dataset = data_set(selection, layout, workers, yes, published)
     wanted = stages_of([selection], dataset.digest)
     take_published(published, layout, wanted, {})
     if make_jobs((), list(wanted.values()), dataset, layout, place, retries=retries).failed:
@@ -139,7 +139,7 @@ def run(
     if dry_run:
         _dry_run([selection], selection.profile, layout, workers, published)
     else:
-        dataset = data_of([selection], layout, workers, yes)
+        dataset = data_of([selection], layout, workers, yes, published)
         if make_runs([selection], dataset, layout, place, retries, trackers, published):
             raise typer.Exit(1)
 
@@ -174,7 +174,7 @@ def bench(
     place = choose(
         executor, workers=workers, device=device, address=address, gpus_per_run=gpus_per_run, storage=storage
     )
-    dataset = data_of([selection], layout, workers, yes)
+    dataset = data_of([selection], layout, workers, yes, published)
     failed = make_runs([selection], dataset, layout, place, retries, trackers, published)
     report_grid(selection, layout, as_json=False)
     if failed:
@@ -228,7 +228,7 @@ def experiment(
         levels = [f"{one.factor.name}/{one.level.name}" for one in varied]
         _dry_run(selections, loaded, layout, workers, published, levels)
         return
-    dataset = data_of(selections, layout, workers, yes)
+    dataset = data_of(selections, layout, workers, yes, published)
     digest = dataset.digest if dataset else None
     plan, lost = experimenting.keep(asked, loaded, experimenting.plan(asked, varied, digest), layout, digest)
     if lost:

@@ -11,12 +11,17 @@ from wpt_bench.cli.console import asking, errors, grid_bars, progress_bar, say
 from wpt_bench.protocol import UserError
 
 
-def data_set(selection: Any, layout: Any, workers: int, yes: bool) -> Any:
-    """The grid's data set."""
+def data_set(selection: Any, layout: Any, workers: int, yes: bool, published: Path | None) -> Any:
+    """The grid's data set, of which as much is played as a published folder has the actions of."""
+    from wpt_bench.analysis.archive import refuse_altered
     from wpt_bench.running import bench as benching
+    from wpt_bench.running.kept import recordings_in
 
+    if published is not None:
+        refuse_altered(published)
+    recorded = recordings_in(published) if published else None
     with progress_bar("collecting data") as progress:
-        return benching.ensure_data(selection, layout, progress, asking(yes), workers=workers)
+        return benching.ensure_data(selection, layout, progress, asking(yes), workers=workers, recorded=recorded)
 
 
 def stages_of(selections: Sequence[Any], data: str) -> dict[str, Any]:
@@ -40,10 +45,10 @@ def job_names(jobs: Iterable[Any]) -> dict[str, str]:
     return {records.digest(job): name(job) for job in jobs}
 
 
-def data_of(selections: Sequence[Any], layout: Any, workers: int, yes: bool) -> Any:
+def data_of(selections: Sequence[Any], layout: Any, workers: int, yes: bool, published: Path | None) -> Any:
     """The data set that several grids learn from, or None where no method of theirs does."""
     needing = [selection for selection in selections if selection.needs_data]
-    return data_set(needing[0], layout, workers, yes) if needing else None
+    return data_set(needing[0], layout, workers, yes, published) if needing else None
 
 
 def make_runs(

@@ -40,7 +40,8 @@ def publish(
     ] = False,
 ) -> None:
     """Packs the finished runs of a suite and profile into a folder to commit: records, every figure, the pre-trained
-    world models that they started from (weights if all fit in 8 MiB), the data card, and the page."""
+    world models that they started from (weights if all fit in 8 MiB), the data card, the actions that data of learning
+    collectors are played from (if all fit in 8 MiB), and the page."""
     from wpt_bench.analysis import archive
     from wpt_bench.analysis import publish as publishing
     from wpt_bench.running import bench as benching
@@ -73,12 +74,14 @@ def publish(
     own = [records.digest(stage) for stage in stages(selection, dataset.digest)] if dataset else before.stages
     contents, left_out = kept.contents(layout, [stage for stage in own if stage in used])
     gaps += left_out
-    card = before.card
+    others = before.files
     if dataset is not None and not benching.missing_scenes(selection, dataset):
         with progress_bar("computing labels") as progress:
             rows = benching.card_rows(selection, layout, dataset, progress)
-        card = msgspec.json.format(msgspec.json.encode(rows))
-    made = archive.add(folder, made, contents | ({records.CARD: card} if card else {}))
+        recordings, left_out = kept.recordings(selection, dataset)
+        gaps += left_out
+        others = {records.CARD: msgspec.json.format(msgspec.json.encode(rows)), **recordings}
+    made = archive.add(folder, made, {**contents, **others})
     made = keep_page(folder, render_published(folder, layout)[1], made)
     for gap in (*gaps, *(f"{gap.id} ({gap.status}): {gap.why}" for gap in made.left_out)):
         say(f"Left out: {gap}", errors)

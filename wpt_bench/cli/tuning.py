@@ -80,7 +80,7 @@ def tune(
     place = choose(
         executor, workers=workers, device=device, address=address, gpus_per_run=gpus_per_run, storage=storage
     )
-    dataset = data_of([selection], layout, workers, yes)
+    dataset = data_of([selection], layout, workers, yes, None)
 
     def make(number: int, runs: Any, stages: Any) -> Any:
         title = f"trial {number} of 0 to {trials - 1}"

@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 from filelock import FileLock
 
+from wpt_bench.data import recording
 from wpt_bench.data.store import Dataset, ShardWriter, read_shard, seal
 from wpt_bench.protocol import CollectionJob, Progress, Suite, UserError
 from wpt_bench.records import RecordError, make_folder
@@ -42,6 +43,7 @@ def collect(
     *,
     workers: int,
     progress: Progress,
+    recorded: Path | None = None,
 ) -> Dataset:
     """Runs those of ``suite.collection_jobs(settings, scenes, seed)`` that have no shard in ``folder``, then seals it.
 
@@ -54,10 +56,12 @@ def collect(
         folder: of the data set.
         workers: processes at a time.
         progress: told the fraction of all episodes done; runs in this process.
+        recorded: folder of recordings (``wpt_bench.data.recording``): a job that can be played, and has one of the same
+            settings there, is played instead.
 
     Raises:
         UserError: a job failed (the message names it), also for a full disk, or a shard there was collected with other
-            settings. Finished shards stay, also after Ctrl-C.
+            settings, or one that is played comes out otherwise. Finished shards stay, also after Ctrl-C.
 
     Where another process collects into ``folder``, it is waited for, and what it has collected is used.
     """
@@ -69,7 +73,7 @@ def collect(
         jobs = list(suite.collection_jobs(settings, scenes, seed))
         missing = [job for job in jobs if not _collected(folder, job, seed)]
         if missing:
-            _Pool(suite, (settings, tuple(scenes), seed), folder, missing, jobs, progress).run(workers)
+            _Pool(suite, (settings, tuple(scenes), seed), folder, recorded, missing, jobs, progress).run(workers)
         progress(1.0, "collected")
         return seal(
             folder,
@@ -127,11 +131,12 @@ class _Pool:
         suite: Suite,
         arguments: tuple[Any, tuple[str, ...], int],
         folder: Path,
+        recorded: Path | None,
         missing: Sequence[CollectionJob],
         jobs: Sequence[CollectionJob],
         progress: Progress,
     ) -> None:
-        self._task = (suite, arguments, folder)
+        self._task = (suite, arguments, folder, recorded)
         self._waiting = [job.name for job in missing]
         self._weights = {job.name: job.episodes for job in jobs}
         self._done = {job.name: 0.0 if job in missing else 1.0 for job in jobs}
@@ -188,7 +193,13 @@ class _Pool:
             self._next(worker)
 
 
-def _work(suite: Suite, arguments: tuple[Any, tuple[str, ...], int], folder: Path, pipe: Connection[Any, Any]) -> None:
+def _work(
+    suite: Suite,
+    arguments: tuple[Any, tuple[str, ...], int],
+    folder: Path,
+    recorded: Path | None,
+    pipe: Connection[Any, Any],
+) -> None:
     """A worker: runs the jobs whose names arrive, until None arrives or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     end_with_parent()
@@ -198,7 +209,7 @@ def _work(suite: Suite, arguments: tuple[Any, tuple[str, ...], int], folder: Pat
     try:
         jobs = {job.name: job for job in suite.collection_jobs(*arguments)}
         while (name := pipe.recv()) is not None:
-            _run(suite, jobs[name], arguments[2], folder, pipe)
+            _run(suite, jobs[name], arguments[2], folder, recorded, pipe)
             pipe.send(("done",))
     except (EOFError, BrokenPipeError):
         return
@@ -208,8 +219,11 @@ def _work(suite: Suite, arguments: tuple[Any, tuple[str, ...], int], folder: Pat
         pipe.send(("failed", f"{type(error).__name__}: {error}", traceback.format_exc()))
 
 
-def _run(suite: Suite, job: CollectionJob, seed: int, folder: Path, pipe: Connection[Any, Any]) -> None:
-    scene = job.settings["scene"]
+def _run(
+    suite: Suite, job: CollectionJob, seed: int, folder: Path, recorded: Path | None, pipe: Connection[Any, Any]
+) -> None:
+    scene, settings = job.settings["scene"], _shard_settings(job, seed)
+    known = recording.find(recorded, job.name, settings) if recorded and job.play else None
     with ShardWriter(
         folder,
         name=job.name,
@@ -217,6 +231,11 @@ def _run(suite: Suite, job: CollectionJob, seed: int, folder: Path, pipe: Connec
         scene=scene,
         collector=job.settings["collector"],
         action_repeat=next(task.action_repeat for task in suite.tasks() if task.scene == scene),
-        settings=_shard_settings(job, seed),
+        settings=settings,
+        expected=known.shard if known else None,
     ) as writer:
-        job.collect(writer, sparing(lambda fraction, what: pipe.send(("progress", fraction, what))))
+        told = sparing(lambda fraction, what: pipe.send(("progress", fraction, what)))
+        if known and job.play:
+            job.play(known.actions(), writer, told)
+        else:
+            job.collect(writer, told)

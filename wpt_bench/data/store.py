@@ -31,6 +31,7 @@ from wpt_bench.protocol import ACTION_PAD, IMAGE_SIZE, STATE_PAD, UserError
 from wpt_bench.records import Unwritable, digest, make_folder, sha256, sync_folder, unwritable, write_atomic
 
 SCHEMA = 1
+_MANIFEST = "manifest.json"
 Quality = str | float | None
 _Json = TypeVar("_Json", "Shard", "Manifest")
 
@@ -144,6 +145,7 @@ class ShardWriter:
         collector: the kind of behaviour that acts.
         action_repeat: environment steps per agent step.
         settings: of the collector, JSON values, kept in the manifest.
+        expected: what the shard has to come out as; UserError, and nothing is left, where it does not.
     """
 
     def __init__(
@@ -156,6 +158,7 @@ class ShardWriter:
         collector: str,
         action_repeat: int,
         settings: Mapping[str, Any],
+        expected: Shard | None = None,
     ) -> None:
         if not _NAME.fullmatch(name):
             raise UserError(f"{name!r} cannot name a shard: use letters, digits, dots, dashes and underscores.")
@@ -165,6 +168,7 @@ class ShardWriter:
         self.name, self.embodiment, self.scene, self.collector = name, embodiment, scene, collector
         self.action_repeat = action_repeat
         self.settings: dict[str, Any] = msgspec.to_builtins(dict(settings))
+        self._expected = expected
         self.episodes: list[StoredEpisode] = []
         self._rows = self._frames = 0
         self._widths: dict[str, tuple[int, ...]] = {}
@@ -287,6 +291,11 @@ class ShardWriter:
             arrays,
             self.episodes,
         )
+        if self._expected is not None and shard != self._expected:
+            raise UserError(
+                f"{self.path} does not come out as it was recorded, from the same seeds and actions: is the simulator "
+                "another version? Collect it instead: leave the published folder away."
+            )
         write_atomic(self._temporary / "shard.json", _to_json(shard))
         self._temporary.rename(self.path)
         sync_folder(self.path.parent)
@@ -332,7 +341,7 @@ def seal(folder: Path, *, suite: str, suite_version: int, name: str, seed: int, 
     )
     manifest = msgspec.structs.replace(manifest, digest=_manifest_digest(manifest))
     with _disk_errors(folder):
-        write_atomic(folder / "manifest.json", _to_json(manifest))
+        write_atomic(folder / _MANIFEST, _to_json(manifest))
     return Dataset.open(folder)
 
 
@@ -362,7 +371,7 @@ class Dataset:
         manifest = _read_manifest(path)
         files = {}
         for shard in manifest.shards:
-            _check_shard(path, shard)
+            check_shard(path, shard, path / _MANIFEST)
             for key, array in shard.arrays.items():
                 files[shard.name, key] = _map_file(path, shard, array)
         return cls(path, manifest, files)
@@ -430,7 +439,7 @@ def verify(path: Path | str) -> list[str]:
     problems = []
     for shard in manifest.shards:
         try:
-            _check_shard(path, shard)
+            check_shard(path, shard, path / _MANIFEST)
             if read_shard(path / shard.name / "shard.json") != shard:
                 problems.append(f"{path / shard.name / 'shard.json'} differs from the manifest; collect it again.")
         except UserError as error:
@@ -479,9 +488,9 @@ def _width_problem(widths: Mapping[str, tuple[int, ...]]) -> str | None:
     return None
 
 
-def _check_shard(root: Path, shard: Shard) -> None:
-    """Raises UserError unless the manifest's entry is consistent and stays inside the data set's folder."""
-    where = f"{root / 'manifest.json'}, shard {shard.name[:80]!r}"
+def check_shard(root: Path, shard: Shard, file: Path) -> None:
+    """Raises UserError unless a shard's description, read from ``file``, is consistent and stays inside ``root``."""
+    where = f"{file}, shard {shard.name[:80]!r}"
     if shard.schema != SCHEMA:
         raise UserError(f"{where} has schema {shard.schema}; this version reads schema {SCHEMA}.")
     if not _NAME.fullmatch(shard.name):
@@ -530,13 +539,13 @@ def _info(index: int, shard: Shard, episode: StoredEpisode) -> EpisodeInfo:
 
 
 def _read_manifest(folder: Path) -> Manifest:
-    manifest = _read_json(folder / "manifest.json", Manifest)
+    manifest = _read_json(folder / _MANIFEST, Manifest)
     if manifest.digest != _manifest_digest(manifest):
-        raise UserError(f"{folder / 'manifest.json'} was altered: its digest differs; collect or copy the data again.")
+        raise UserError(f"{folder / _MANIFEST} was altered: its digest differs; collect or copy the data again.")
     if any(shard.action_repeat != manifest.action_repeat for shard in manifest.shards) or not manifest.shards:
-        raise UserError(f"{folder / 'manifest.json'} has shards of another action repeat, or none; collect it again.")
+        raise UserError(f"{folder / _MANIFEST} has shards of another action repeat, or none; collect it again.")
     if len({shard.name for shard in manifest.shards}) != len(manifest.shards):
-        raise UserError(f"{folder / 'manifest.json'} names a shard twice; collect it again.")
+        raise UserError(f"{folder / _MANIFEST} names a shard twice; collect it again.")
     return manifest
 
 

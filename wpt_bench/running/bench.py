@@ -46,8 +46,16 @@ def refuse_missing_episodes(selection: Selection) -> None:
         )
 
 
-def ensure_data(selection: Selection, layout: Layout, progress: Progress, confirm: Confirm, *, workers: int) -> Dataset:
-    """The grid's data set, collected as far as it is missing.
+def ensure_data(
+    selection: Selection,
+    layout: Layout,
+    progress: Progress,
+    confirm: Confirm,
+    *,
+    workers: int,
+    recorded: Path | None = None,
+) -> Dataset:
+    """The grid's data set, collected as far as it is missing, or played from what is ``recorded``, see ``collect``.
 
     Adding scenes to data that is there changes its digest, so that pre-training and all runs on it are made again:
     that is asked for first.
@@ -70,6 +78,7 @@ def ensure_data(selection: Selection, layout: Layout, progress: Progress, confir
         layout.data(selection.suite, selection.profile.name),
         workers=workers,
         progress=progress,
+        recorded=recorded,
     )
 
 

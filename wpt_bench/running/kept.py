@@ -1,4 +1,4 @@
-"""What published folders keep: world models are put there and shown from there, and with the runs taken back.
+"""What published folders keep beside the runs: world models, and recordings of the data, put there and taken back.
 
 A published folder holds world models as an output folder does, so that ``Layout`` finds its way in both.
 """
@@ -6,41 +6,45 @@ A published folder holds world models as an output folder does, so that ``Layout
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from wpt_bench import records
+from wpt_bench import records, registry
+from wpt_bench.data.recording import record
+from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import UserError
 from wpt_bench.records import CARD, Recorded, RecordError, Run
 from wpt_bench.running import checkpoint
 from wpt_bench.running.grid import status
 from wpt_bench.running.loop import lock
-from wpt_bench.running.plan import Layout
+from wpt_bench.running.plan import Layout, Selection
 from wpt_bench.running.sequence import REPLAY
 from wpt_bench.running.stages import is_done, open_loop, read_stage
 
 MOST_BYTES = 8 * 2**20
-"""Of all weights that are kept: what a repository can carry. One world model of the profile ``lite`` has 1 MiB."""
+"""Of all weights that are kept, and of all recordings: what a repository can carry. One world model of the profile
+``lite`` has 1 MiB."""
+_RECORDINGS = "data"
 
 
 @dataclass(frozen=True)
 class Before:
-    """What a folder that is published again kept beside its runs: ids of pre-trainings, and the data card's bytes."""
+    """What a folder that is published again kept beside its runs: ids of pre-trainings, and the contents of others."""
 
     stages: tuple[str, ...] = ()
-    card: bytes = b""
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def before(folder: Path, layout: Layout) -> Before:
     """What a published folder has; its pre-trainings are taken, as far as they are not made here."""
     stage_ids = stages_in(folder)
     take_stages(folder, layout, stage_ids)
-    card = folder / CARD
-    return Before(tuple(stage_ids), card.read_bytes() if card.is_file() else b"")
+    others = [folder / CARD, *sorted(recordings_in(folder).glob("*/*"))]
+    return Before(tuple(stage_ids), {_path(one, folder): one.read_bytes() for one in others if one.is_file()})
 
 
 def contents(layout: Layout, stage_ids: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
@@ -59,7 +63,24 @@ def contents(layout: Layout, stage_ids: Sequence[str]) -> tuple[dict[str, bytes]
         paths += weights
     else:
         said.append(f"The weights of {len(done)} pre-trainings have {size / 2**20:,.0f} MiB, too many to be kept.")
-    return {path.relative_to(layout.out).as_posix(): path.read_bytes() for path in paths}, said
+    return {_path(path, layout.out): path.read_bytes() for path in paths}, said
+
+
+def recordings(selection: Selection, dataset: Dataset) -> tuple[dict[str, bytes], list[str]]:
+    """The recordings to publish of a data set, see ``contents``: of those shards that took longer to collect than to
+    play, if all of them have no more than ``MOST_BYTES``."""
+    grid, shards = selection.grid, {shard.name for shard in dataset.manifest.shards}
+    jobs = registry.suite(selection.suite).collection_jobs(grid.data, selection.scenes, grid.data.seed)
+    made = [record(dataset, job.name) for job in jobs if job.play and job.name in shards]
+    files = {f"{_RECORDINGS}/{name}": content for one in made for name, content in one.items()}
+    if (size := sum(map(len, files.values()))) > MOST_BYTES:
+        return {}, [f"The actions of {len(made)} shards have {size / 2**20:,.0f} MiB, too many to be kept."]
+    return files, []
+
+
+def recordings_in(folder: Path) -> Path:
+    """Where a published folder has its recordings, if it has any."""
+    return folder / _RECORDINGS
 
 
 def extras(folder: Path) -> dict[str, Any]:
@@ -135,3 +156,7 @@ def in_sequence(run: Run) -> bool:
 def stages_in(folder: Path) -> list[str]:
     """Ids of the pre-trainings that a published folder has records of."""
     return sorted(path.parent.name for path in folder.glob("stages/*/stage.json"))
+
+
+def _path(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()

@@ -1,0 +1,106 @@
+"""Recordings: a shard made again from its seeds and actions, to the last bit or not at all."""
+
+import json
+import shutil
+import zlib
+
+import numpy as np
+import pytest
+from tiny_suite import SUITE, Settings
+
+from wpt_bench.data.collect import collect
+from wpt_bench.data.recording import find, record
+from wpt_bench.data.store import Dataset
+from wpt_bench.protocol import UserError
+
+
+def run(folder, recorded=None, **settings) -> Dataset:
+    scenes = ("cart", "boat")
+    return collect(
+        SUITE, Settings(**settings), scenes, 0, folder, workers=2, progress=lambda *told: None, recorded=recorded
+    )
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """Recordings of the shards whose collectors act, beside the data set ``collected``."""
+    data = run(tmp_path / "collected")
+    for scene in ("cart", "boat"):
+        for path, content in record(data, f"{scene}-noise").items():
+            (tmp_path / "recorded" / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "recorded" / path).write_bytes(content)
+    return tmp_path / "recorded"
+
+
+def test_a_recording_holds_the_actions_of_every_episode(recorded, tmp_path):
+    data = Dataset.open(tmp_path / "collected")
+    boats = [info.index for info in data.episodes if info.shard == "boat-noise"]
+    found = find(recorded, "boat-noise", next(s for s in data.manifest.shards if s.name == "boat-noise").settings)
+    actions = found.actions()
+    assert len(actions) == len(boats) == 3
+    for index, action in zip(boats, actions, strict=True):
+        np.testing.assert_array_equal(action, data.action(index))
+    assert find(recorded, "boat-still", found.shard.settings) is None
+    assert find(recorded, "boat-noise", {**found.shard.settings, "episodes": 4}) is None
+
+
+def test_a_data_set_is_played_where_collecting_would_fail(recorded, tmp_path):
+    """Shards without a recording are collected; the trouble is in one that has one."""
+    with pytest.raises(UserError, match="the cart fell over"):
+        run(tmp_path / "failing", trouble="raise:cart-noise")
+    played = run(tmp_path / "played", recorded, trouble="raise:cart-noise")
+    assert played.manifest.shards == Dataset.open(tmp_path / "collected").manifest.shards
+
+
+def test_with_other_settings_it_is_collected(recorded, tmp_path):
+    other = run(tmp_path / "other", recorded, episodes=2)
+    assert other.manifest.shards == run(tmp_path / "plain", episodes=2).manifest.shards
+
+
+def test_what_comes_out_otherwise_is_refused_and_not_kept(recorded, tmp_path):
+    packed = recorded / "cart-noise" / "actions.zlib"
+    planes = bytearray(zlib.decompress(packed.read_bytes()))
+    planes[1] ^= 1  # the last bit of the first action
+    packed.write_bytes(zlib.compress(planes))
+    with pytest.raises(UserError, match="cart-noise does not come out as it was recorded"):
+        run(tmp_path / "played", recorded)
+    assert not list((tmp_path / "played").glob("*cart-noise*"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda raw: raw[:-9], "does not hold the 93 x 1 actions"),
+        (lambda raw: b"no archive", "cannot be read as actions"),
+        (lambda raw: zlib.compress(bytes(2**24)), "does not hold the 93 x 1 actions"),
+        (lambda raw: zlib.compress(b""), "does not hold the 93 x 1 actions"),
+    ],
+    ids=["cut", "garbage", "bomb", "empty"],
+)
+def test_damaged_actions_end_in_a_sentence(recorded, tmp_path, damage, words):
+    packed = recorded / "cart-noise" / "actions.zlib"
+    packed.write_bytes(damage(packed.read_bytes()))
+    with pytest.raises(UserError, match=words):
+        run(tmp_path / "played", recorded)
+
+
+def test_missing_actions_end_in_a_sentence(recorded, tmp_path):
+    shutil.move(recorded / "cart-noise" / "actions.zlib", tmp_path)
+    with pytest.raises(UserError, match=r"actions\.zlib cannot be read as actions"):
+        run(tmp_path / "played", recorded)
+
+
+def test_a_description_that_declares_too_much_is_refused(recorded, tmp_path):
+    path = recorded / "cart-noise" / "shard.json"
+    shard = json.loads(path.read_bytes())
+    del shard["arrays"]["physics"]
+    shard["episodes"] = [{**shard["episodes"][0], "length": 10**9}]
+    for array in shard["arrays"].values():
+        array["shape"][0] = 10**9 + 1
+    path.write_text(json.dumps(shard))
+    with pytest.raises(UserError, match="bytes of actions; do not trust it"):
+        run(tmp_path / "played", recorded)
+    shard["arrays"]["action"]["shape"][0] = 93
+    path.write_text(json.dumps(shard))
+    with pytest.raises(UserError, match="declares an array 'action' that does not fit its episodes"):
+        run(tmp_path / "played", recorded)
