@@ -1,8 +1,9 @@
 import pytest
 
 from analysis.synthetic import flat, grid, write
-from wpt_bench.analysis.compare import compare
-from wpt_bench.analysis.scores import load_runs
+from wpt_bench.analysis.compare import compare, compare_runs
+from wpt_bench.analysis.scores import load_runs, without_tasks_under_way
+from wpt_bench.analysis.summary import figures
 
 FAST = {"resamples": 200, "curve_resamples": 50}
 
@@ -162,3 +163,39 @@ def test_a_method_that_lacks_a_task_has_figures_on_the_others(tmp_path):
         (part,) = (part for part in pieces[done] if part.method == "sac")
         assert part.iqm.value == pytest.approx(0.5, abs=0.1) and part.auc_against is not None
         assert {part.method for part in pieces[lacking]} == {"dreamer", "wpt"}
+
+
+def whole(root):
+    return without_tasks_under_way(load_runs(root, suite="dmc", profile="quick"))
+
+
+def test_a_task_under_way_changes_no_figure_of_those_that_are_whole(tmp_path):
+    """Four methods' grids, task after task, cut off in the second task after one of two seeds."""
+    levels = {"dreamer": 0.3, "wpt": 0.6}
+    for root in ("one", "two"):
+        grid(tmp_path / root, levels, tasks=["walker-run"])
+    grid(tmp_path / "two", levels, tasks=["cheetah-run"], seeds=[0])
+    write(tmp_path / "two", "dreamer", "cheetah-run", 1, {}, status="running")
+    one, two = (figures([compare(whole(tmp_path / root), **FAST)], [])["tables"][0] for root in ("one", "two"))
+    assert two.pop("under_way") == [{"task": "cheetah-run", "done": 2, "expected": 4}]
+    said = two.pop("sentences")
+    assert "Under way, and in no figure yet: cheetah-run (2 of 4 runs)." in said
+    said.remove("Under way, and in no figure yet: cheetah-run (2 of 4 runs).")
+    assert two | {"sentences": said} == one
+    (comparison,) = compare_runs(tmp_path / "two", suite="dmc", profile="quick")
+    assert comparison.table.tasks == ["walker-run"] and comparison.table.under_way
+
+
+def test_a_task_stays_where_one_method_is_whole_or_a_run_failed_or_nothing_else_is_whole(tmp_path):
+    levels = {"dreamer": 0.3, "wpt": 0.6}
+    for root in ("whole", "failed", "alone"):
+        grid(tmp_path / root, levels, tasks=["cheetah-run"], seeds=[0])
+        if root != "alone":
+            grid(tmp_path / root, levels, tasks=["walker-run"])
+    grid(tmp_path / "whole", {"dreamer": 0.3}, tasks=["cheetah-run"])
+    write(tmp_path / "failed", "wpt", "cheetah-run", 1, {}, status="failed", error="NaN loss")
+    write(tmp_path / "alone", "wpt", "cheetah-run", 1, {}, status="running")
+    for root in ("whole", "failed", "alone"):
+        table = whole(tmp_path / root)
+        assert "cheetah-run" in table.tasks and not table.under_way, root
+        assert next(row for row in compare(table, **FAST).rows if row.name == "wpt").incomplete

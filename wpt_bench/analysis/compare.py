@@ -38,6 +38,7 @@ from wpt_bench.analysis.scores import (
     read,
     score_matrix,
     untrained,
+    without_tasks_under_way,
 )
 from wpt_bench.records import Identity, Plan, planned
 
@@ -92,6 +93,8 @@ def compare_runs(
 ) -> list[Comparison]:
     """The comparisons of all runs below ``root`` of one suite and profile: one per observation kind.
 
+    Tasks that are under way are in no figure, see ``scores.without_tasks_under_way``.
+
     Args:
         root: folder of run folders, a published folder, or what was read of one.
         suite: name of the suite.
@@ -105,7 +108,8 @@ def compare_runs(
     """
     reading = read(root)
     apart = planned(plans) if apart is None else apart
-    tables = load_tables(reading, suite=suite, profile=profile, expected=expected, apart=apart)
+    loaded = load_tables(reading, suite=suite, profile=profile, expected=expected, apart=apart)
+    tables = [without_tasks_under_way(table) for table in loaded]
     of_data = [arm_tables(plan, reading) for plan in plans if plan.name == DATA]
     varied = [(name, one) for factors in of_data for name, arms in factors.items() for one in arms]
     found = []

@@ -143,6 +143,9 @@ def sentences(table: RunTable, rows: Sequence[MethodSummary]) -> list[str]:
     said += _beside_wpt(complete)
     said += held_against_published(table)
     said += [row.incomplete for row in rows if row.incomplete]
+    if table.under_way:
+        each = ", ".join(f"{one.task} ({one.done} of {one.expected} runs)" for one in table.under_way)
+        said.append(f"Under way, and in no figure yet: {each}.")
     seeds = sorted({row.seeds for row in complete})
     if seeds and seeds[0] == 1:
         said.append("With one seed there is no interval, and no difference can be told from chance.")

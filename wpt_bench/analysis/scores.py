@@ -11,7 +11,7 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,15 @@ class Absent:
 
 
 @dataclass(frozen=True)
+class UnderWay:
+    """A task that no figure counts yet: how many of its runs are done, of how many that its methods need."""
+
+    task: str
+    done: int
+    expected: int
+
+
+@dataclass(frozen=True)
 class RunTable:
     """Runs of one suite, profile and observation kind that may stand in one table.
 
@@ -76,6 +85,7 @@ class RunTable:
         stale: runs of the suite and profile that are not comparable with, or not part of, this table, nor of an
             experiment.
         problems: records that could not be used; one sentence each, naming the file or run.
+        under_way: tasks whose runs are in none of these, see ``without_tasks_under_way``.
     """
 
     suite: str
@@ -92,6 +102,7 @@ class RunTable:
     missing: tuple[Absent, ...]
     stale: tuple[Absent, ...]
     problems: tuple[str, ...]
+    under_way: tuple[UnderWay, ...] = ()
 
     @property
     def methods(self) -> list[str]:
@@ -231,6 +242,43 @@ def load_tables(
         load_runs(reading, suite=suite, profile=profile, observation=kind, expected=identities, apart=apart)
         for kind in (*sorted(kinds, reverse=True),) or (None,)
     ]
+
+
+def without_tasks_under_way(table: RunTable) -> RunTable:
+    """The table without those tasks on which no method has all of its seeds yet, and no run failed.
+
+    So a grid that is made task by task has figures of the tasks that are whole. A task on which one method is whole
+    stays, as does one with a failed run, and methods that lack runs on them are incomplete: what is left out does not
+    depend on how it came out. Where no task is whole, all stay.
+    """
+    seeds = {method: len(table.seeds(method)) for method in table.methods}
+    done = table.runs.groupby(["task", "method"]).size()
+    whole = {task for (task, method), count in done.items() if count == seeds[method]}
+    failed = {gap.task for gap in table.missing if gap.status not in ("pending", "running")}
+    aside = [task for task in table.tasks if task not in whole | failed]
+    if not whole or not aside:
+        return table
+
+    def kept(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame[~frame["task"].isin(aside)].reset_index(drop=True)
+
+    begun = {task: {method for method, its, _ in table.cells if its == task} for task in aside}
+    runs = kept(table.runs)
+    return replace(
+        table,
+        cells=tuple(cell for cell in table.cells if cell[1] not in aside),
+        runs=runs,
+        curves=kept(table.curves),
+        guided=kept(table.guided),
+        diagnostics=kept(table.diagnostics),
+        earlier=kept(table.earlier),
+        records={run_id: table.records[run_id] for run_id in runs["id"]},
+        missing=tuple(gap for gap in table.missing if gap.task not in aside),
+        under_way=tuple(
+            UnderWay(task, int((table.runs["task"] == task).sum()), sum(seeds[method] for method in begun[task]))
+            for task in aside
+        ),
+    )
 
 
 def score_matrix(

@@ -71,9 +71,9 @@ def plain(value: Any) -> Any:
 
 def _table(comparison: Comparison) -> dict[str, Any]:
     table = comparison.table
-    # Without the key where there is nothing under it: so were figures published before there were diagnostics.
-    diagnostics = {"diagnostics": plain(comparison.diagnostics)} if comparison.diagnostics else {}
-    return diagnostics | {
+    # Without the key where there is nothing under it: so were figures published before there was either.
+    later = {"diagnostics": plain(comparison.diagnostics), "under_way": plain(table.under_way)}
+    return {name: value for name, value in later.items() if value} | {
         "suite": table.suite,
         "profile": table.profile,
         "observation": table.observation,
