@@ -15,6 +15,8 @@ from typing import Any
 
 from wpt_bench.protocol import Method, Suite, Task, UserError
 
+_METHODS, _SUITES = "wpt_bench.methods", "wpt_bench.suites"
+
 
 def nearest(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that does not exist: it names the nearest ones that do."""
@@ -30,9 +32,8 @@ def registered() -> dict[str, tuple[Method, EntryPoint]]:
     A package whose entry point cannot be loaded is left out with a warning.
     """
     found: dict[str, tuple[Method, EntryPoint]] = {}
-    for point in entry_points(group="wpt_bench.methods"):
-        loaded = _load(point)
-        for item in [loaded] if isinstance(loaded, Method) else loaded or []:
+    for point, loaded in _loaded(_METHODS)[0]:
+        for item in [loaded] if isinstance(loaded, Method) else loaded:
             if item.name in found:
                 raise UserError(f"Two packages register a method named {item.name!r}; rename or uninstall one of them.")
             found[item.name] = item, point
@@ -47,21 +48,21 @@ def methods() -> dict[str, Method]:
 def method(name: str) -> Method:
     """The method of this name; UserError naming the nearest ones otherwise."""
     if name not in methods():
-        raise nearest("method", name, methods())
+        raise _unknown(_METHODS, name, methods())
     return methods()[name]
 
 
 @functools.cache
 def suites() -> dict[str, Suite]:
     """All suites by name."""
-    loaded = {point.name: _load(point) for point in entry_points(group="wpt_bench.suites")}
-    return {name: suite for name, suite in sorted(loaded.items()) if suite is not None}
+    found = {point.name: suite for point, suite in _loaded(_SUITES)[0]}
+    return dict(sorted(found.items()))
 
 
 def suite(name: str) -> Suite:
     """The suite of this name; UserError naming the nearest ones otherwise."""
     if name not in suites():
-        raise nearest("suite", name, suites())
+        raise _unknown(_SUITES, name, suites())
     return suites()[name]
 
 
@@ -74,9 +75,21 @@ def task(suite_name: str, name: str) -> Task:
     return tasks[short]
 
 
-def _load(point: EntryPoint) -> Any:
-    try:
-        return point.load()
-    except Exception as error:  # a stranger's package may fail in any way; ours must go on
-        warnings.warn(f"{point.group} entry point {point.name!r} cannot be loaded: {error}", stacklevel=3)
-        return None
+@functools.cache
+def _loaded(group: str) -> tuple[list[tuple[EntryPoint, Any]], list[str]]:
+    """Entry points with what they hold, and a sentence, which is also a warning, for each that cannot be loaded."""
+    found, failed = [], []
+    for point in entry_points(group=group):
+        try:
+            found.append((point, point.load()))
+        except Exception as error:  # a stranger's package may fail in any way; ours must go on
+            why = f"{group} entry point {point.name!r} cannot be loaded: {type(error).__name__}: {error}."
+            failed.append(why)
+            warnings.warn(why, stacklevel=3)
+    return found, failed
+
+
+def _unknown(group: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that does not exist; it may be in what could not be loaded."""
+    kind = group.removeprefix("wpt_bench.").removesuffix("s")
+    return UserError(" ".join([str(nearest(kind, name, known)), *_loaded(group)[1]]))

@@ -728,15 +728,22 @@ def test_a_plugin_that_cannot_be_loaded_does_not_hide_the_others(monkeypatch: py
     real = registry.entry_points
 
     def with_broken(group: str) -> Any:
-        return [*real(group=group), EntryPoint("broken", "no.such.module:METHOD", group)]
+        broken = EntryPoint("broken", "no.such.module:METHOD", group)
+        return [*real(group=group), *([broken] if group == "wpt_bench.methods" else [])]
 
     monkeypatch.setattr(registry, "entry_points", with_broken)
-    registry.registered.cache_clear()
+    caches = (registry._loaded, registry.registered)
+    for cache in caches:
+        cache.cache_clear()
     try:
         with pytest.warns(UserWarning, match="'broken' cannot be loaded"):
             assert "wpt" in registry.methods()
+        said = call("run", "dmc", "--methods", "broken", code=1)
+        assert "There is no method 'broken'" in said
+        assert "'broken' cannot be loaded: ModuleNotFoundError: No module named 'no'." in said
     finally:
-        registry.registered.cache_clear()
+        for cache in caches:
+            cache.cache_clear()
 
 
 OWN_EXPERIMENT = """

@@ -252,7 +252,7 @@ def without_tasks_under_way(table: RunTable) -> RunTable:
     depend on how it came out. Where no task is whole, all stay.
     """
     seeds = {method: len(table.seeds(method)) for method in table.methods}
-    done = table.runs.groupby(["task", "method"]).size()
+    done = Counter(zip(table.runs["task"], table.runs["method"], strict=True))
     whole = {task for (task, method), count in done.items() if count == seeds[method]}
     failed = {gap.task for gap in table.missing if gap.status not in ("pending", "running")}
     aside = [task for task in table.tasks if task not in whole | failed]
