@@ -1,17 +1,25 @@
 """Recordings: a shard made again from its seeds and actions, to the last bit or not at all."""
 
+import hashlib
 import json
 import shutil
 import zlib
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from tiny_suite import SUITE, Settings
 
 from wpt_bench.data.collect import collect
+from wpt_bench.data.mapped import npy_header
 from wpt_bench.data.recording import find, record
-from wpt_bench.data.store import Dataset
+from wpt_bench.data.store import Dataset, read_shard
+from wpt_bench.profiles import load
 from wpt_bench.protocol import UserError
+from wpt_bench.suites.dmc import SUITE as DMC
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def run(folder, recorded=None, **settings) -> Dataset:
@@ -104,3 +112,25 @@ def test_a_description_that_declares_too_much_is_refused(recorded, tmp_path):
     path.write_text(json.dumps(shard))
     with pytest.raises(UserError, match="declares an array 'action' that does not fit its episodes"):
         run(tmp_path / "played", recorded)
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/data/*")), ids=lambda path: f"{path.parts[-3]}/{path.name}")
+def test_published_actions_are_those_of_the_shard_they_belong_to(path):
+    shard = read_shard(path / "shard.json")
+    found = find(path.parent, path.name, shard.settings)
+    action = np.concatenate(found.actions())
+    declared = shard.arrays["action"]
+    assert (action.shape, action.dtype.str) == (declared.shape, declared.dtype)
+    assert hashlib.sha256(npy_header(action.dtype, action.shape) + action.tobytes()).hexdigest() == declared.sha256
+
+
+def test_published_data_come_out_on_this_machine(tmp_path):
+    """The quickest shard of the data behind the published runs of DMControl, all forty episodes."""
+    recorded = RESULTS / "dmc-lite" / "data"
+    data = load("lite").grid("dmc").data
+    only = msgspec.structs.replace(data, pink_noise=0, random_reward=0)
+    played = collect(
+        DMC, only, ("cartpole",), data.seed, tmp_path, workers=1, progress=lambda *told: None, recorded=recorded
+    )
+    assert played.manifest.shards == (read_shard(recorded / "cartpole-curiosity" / "shard.json"),)
+    assert len(played.episodes) == data.curiosity
