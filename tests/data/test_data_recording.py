@@ -132,5 +132,5 @@ def test_published_data_come_out_on_this_machine(tmp_path):
     played = collect(
         DMC, only, ("cartpole",), data.seed, tmp_path, workers=1, progress=lambda *told: None, recorded=recorded
     )
-    assert played.manifest.shards == (read_shard(recorded / "cartpole-curiosity" / "shard.json"),)
+    assert played.manifest.shards == [read_shard(recorded / "cartpole-curiosity" / "shard.json")]
     assert len(played.episodes) == data.curiosity
