@@ -37,7 +37,7 @@ def show(comparison: Comparison, console: Console) -> None:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     for what, items in (
         ("missing", comparison.table.missing),
-        ("left out as stale or not asked for", comparison.table.stale),
+        ("left out as stale, not asked for, or of a task under way", comparison.table.stale),
     ):
         if items:
             runs, them = ("run", "it") if len(items) == 1 else ("runs", "them")

@@ -81,7 +81,9 @@ def _loaded(group: str) -> tuple[list[tuple[EntryPoint, Any]], list[str]]:
     found, failed = [], []
     for point in entry_points(group=group):
         try:
-            found.append((point, point.load()))
+            if (loaded := point.load()) is None:
+                raise LookupError("it holds nothing")
+            found.append((point, loaded))
         except Exception as error:  # a stranger's package may fail in any way; ours must go on
             why = f"{group} entry point {point.name!r} cannot be loaded: {type(error).__name__}: {error}."
             failed.append(why)

@@ -181,21 +181,39 @@ def test_a_task_under_way_changes_no_figure_of_those_that_are_whole(tmp_path):
     said = two.pop("sentences")
     assert "Under way, and in no figure yet: cheetah-run (2 of 4 runs)." in said
     said.remove("Under way, and in no figure yet: cheetah-run (2 of 4 runs).")
-    assert two | {"sentences": said} == one
+    assert [(run["method"], run["seed"], run["status"]) for run in two.pop("stale")] == [
+        ("dreamer", 0, "done"),
+        ("dreamer", 1, "running"),
+        ("wpt", 0, "done"),
+    ]
+    assert "On the one task measured (walker-run), 1 more under way: " in two["headline"]
+    two["headline"] = two["headline"].replace(", 1 more under way", "")
+    assert two | {"sentences": said, "stale": []} == one
     (comparison,) = compare_runs(tmp_path / "two", suite="dmc", profile="quick")
     assert comparison.table.tasks == ["walker-run"] and comparison.table.under_way
 
 
 def test_a_task_stays_where_one_method_is_whole_or_a_run_failed_or_nothing_else_is_whole(tmp_path):
     levels = {"dreamer": 0.3, "wpt": 0.6}
-    for root in ("whole", "failed", "alone"):
+    roots = ("whole", "failed", "alone", "emptied")
+    for root in roots:
         grid(tmp_path / root, levels, tasks=["cheetah-run"], seeds=[0])
         if root != "alone":
-            grid(tmp_path / root, levels, tasks=["walker-run"])
+            grid(tmp_path / root, {"dreamer": 0.3} if root == "emptied" else levels, tasks=["walker-run"])
     grid(tmp_path / "whole", {"dreamer": 0.3}, tasks=["cheetah-run"])
     write(tmp_path / "failed", "wpt", "cheetah-run", 1, {}, status="failed", error="NaN loss")
     write(tmp_path / "alone", "wpt", "cheetah-run", 1, {}, status="running")
-    for root in ("whole", "failed", "alone"):
+    write(tmp_path / "emptied", "wpt", "cheetah-run", 1, {}, status="running")
+    for root in roots:
         table = whole(tmp_path / root)
         assert "cheetah-run" in table.tasks and not table.under_way, root
         assert next(row for row in compare(table, **FAST).rows if row.name == "wpt").incomplete
+
+
+def test_a_task_that_one_method_has_begun_needs_all_seeds_of_all_methods(tmp_path):
+    grid(tmp_path, {"dreamer": 0.3, "wpt": 0.6}, tasks=["walker-run"])
+    grid(tmp_path, {"dreamer": 0.3}, tasks=["cheetah-run"], seeds=[0])
+    assert [(one.done, one.expected) for one in whole(tmp_path).under_way] == [(1, 4)]
+    grid(tmp_path, {"sac": 0.5}, tasks=["cheetah-run"], seeds=[0])  # a single run makes no task whole
+    grid(tmp_path, {"sac": 0.5}, tasks=["walker-run"], seeds=[0])
+    assert [(one.done, one.expected) for one in whole(tmp_path).under_way] == [(2, 5)]

@@ -50,7 +50,7 @@ def test_gaps_are_said_on_the_console(tmp_path):
     assert "incomplete" in text and "(4 of 6 runs)" in text
     assert (
         "1 run missing; the report lists it." in text
-        and "1 run left out as stale or not asked for; the report lists it." in text
+        and "1 run left out as stale, not asked for, or of a task under way; the report lists it." in text
     )
     assert str(tmp_path / "bad" / "run.json") in text
 

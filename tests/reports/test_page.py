@@ -200,7 +200,10 @@ def test_every_kind_of_gap_is_on_the_page_and_the_rest_is_rendered(tmp_path):
     assert "Missing: 3 runs" in words and "15 of 18 runs finished" in words
     assert "3 of 18 runs are missing; what is not in the figures says which and why." in words
     assert error in words and words.count("wpt cheetah-run 2 pending no usable record of it") == 1
-    assert "Left out as stale or not asked for: 1 run " in words and "another version of the method" in words
+    assert (
+        "Left out as stale, not asked for, or of a task under way: 1 run " in words
+        and "another version of the method" in words
+    )
     problems = words[words.index("Problems") : words.index("Does wpt, with its offline data")]
     for name in ("torn/run.json", "future/run.json", "list/run.json"):
         assert str(runs / name) in problems

@@ -33,7 +33,9 @@ def headline(table: RunTable, rows: Sequence[MethodSummary]) -> str:
     if faster is None or scratch.auc is None or wpt.auc is None:
         absent = " and ".join(row.name for row in (wpt, scratch) if row.auc is None)
         return f"{question} Not known yet: {absent} incomplete."
-    tasks = f"one task measured ({table.tasks[0]})" if len(table.tasks) == 1 else f"{len(table.tasks)} tasks measured"
+    tasks = f"{len(table.tasks)} tasks measured" if len(table.tasks) > 1 else f"one task measured ({table.tasks[0]})"
+    if table.under_way:
+        tasks += f", {len(table.under_way)} more under way"
     answer, more = "not shown", ""
     if faster.excludes_zero and faster.value < 0:
         answer = "no, it learns more slowly"

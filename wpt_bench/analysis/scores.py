@@ -83,9 +83,9 @@ class RunTable:
         records: the record behind each row of ``runs``, by run id.
         missing: expected runs that are pending, running, failed, or without a usable record.
         stale: runs of the suite and profile that are not comparable with, or not part of, this table, nor of an
-            experiment.
+            experiment; and those of tasks that are under way.
         problems: records that could not be used; one sentence each, naming the file or run.
-        under_way: tasks whose runs are in none of these, see ``without_tasks_under_way``.
+        under_way: tasks that no figure counts yet, see ``without_tasks_under_way``.
     """
 
     suite: str
@@ -245,28 +245,34 @@ def load_tables(
 
 
 def without_tasks_under_way(table: RunTable) -> RunTable:
-    """The table without those tasks on which no method has all of its seeds yet, and no run failed.
+    """The table without those tasks on which no method has all seeds yet, and no run failed; their runs are left out.
 
-    So a grid that is made task by task has figures of the tasks that are whole. A task on which one method is whole
-    stays, as does one with a failed run, and methods that lack runs on them are incomplete: what is left out does not
-    depend on how it came out. Where no task is whole, all stay.
+    All seeds: as many as any method of the table has. So a grid that is made task by task has figures of the tasks that
+    are whole. A task on which one method is whole stays, as does one with a failed run, and methods that lack runs on
+    them are incomplete: what is left out does not depend on how it came out. Where no task is whole, or a method would
+    have none left, all stay.
     """
     seeds = {method: len(table.seeds(method)) for method in table.methods}
     done = Counter(zip(table.runs["task"], table.runs["method"], strict=True))
-    whole = {task for (task, method), count in done.items() if count == seeds[method]}
+    whole = {task for (task, _), count in done.items() if count == max(seeds.values())}
     failed = {gap.task for gap in table.missing if gap.status not in ("pending", "running")}
     aside = [task for task in table.tasks if task not in whole | failed]
-    if not whole or not aside:
+    cells = tuple(cell for cell in table.cells if cell[1] not in aside)
+    if not whole or not aside or {method for method, _, _ in cells} != set(seeds):
         return table
 
     def kept(frame: pd.DataFrame) -> pd.DataFrame:
         return frame[~frame["task"].isin(aside)].reset_index(drop=True)
 
-    begun = {task: {method for method, its, _ in table.cells if its == task} for task in aside}
+    why = "its task is under way: no method has all seeds on it yet"
     runs = kept(table.runs)
+    left_out = [
+        *(_absent(run, why) for run_id, run in table.records.items() if run_id not in set(runs["id"])),
+        *(replace(gap, why=why) for gap in table.missing if gap.task in aside),
+    ]
     return replace(
         table,
-        cells=tuple(cell for cell in table.cells if cell[1] not in aside),
+        cells=cells,
         runs=runs,
         curves=kept(table.curves),
         guided=kept(table.guided),
@@ -274,10 +280,8 @@ def without_tasks_under_way(table: RunTable) -> RunTable:
         earlier=kept(table.earlier),
         records={run_id: table.records[run_id] for run_id in runs["id"]},
         missing=tuple(gap for gap in table.missing if gap.task not in aside),
-        under_way=tuple(
-            UnderWay(task, int((table.runs["task"] == task).sum()), sum(seeds[method] for method in begun[task]))
-            for task in aside
-        ),
+        stale=_in_order([*table.stale, *left_out]),
+        under_way=tuple(UnderWay(task, int((table.runs["task"] == task).sum()), sum(seeds.values())) for task in aside),
     )
 
 
@@ -377,6 +381,10 @@ def _naming(path: Path, error: Exception) -> str:
 def _absent(run: Run, why: str) -> Absent:
     identity = run.identity
     return Absent(run.id, identity.method, identity.task, identity.seed, run.status, why)
+
+
+def _in_order(absent: Iterable[Absent]) -> tuple[Absent, ...]:
+    return tuple(sorted(absent, key=lambda one: (one.method, one.task, one.seed, one.id)))
 
 
 def _settle(found: Found) -> tuple[Found, list[Absent]]:
@@ -544,7 +552,7 @@ def _tabulate(
         earlier=pd.DataFrame(earlier, columns=["id", *order, "earlier", "score"]),
         records={run_id: run for run_id, (run, _) in usable.items()},
         missing=tuple(sorted(missing, key=lambda absent: (absent.method, absent.task, absent.seed))),
-        stale=tuple(sorted(stale, key=lambda absent: (absent.method, absent.task, absent.seed, absent.id))),
+        stale=_in_order(stale),
         problems=tuple(dict.fromkeys(faults)),  # one file may be behind many runs
     )
 

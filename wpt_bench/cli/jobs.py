@@ -15,13 +15,18 @@ def data_set(selection: Any, layout: Any, workers: int, yes: bool, published: Pa
     """The grid's data set, of which as much is played as a published folder has the actions of."""
     from wpt_bench.analysis.archive import refuse_altered
     from wpt_bench.running import bench as benching
-    from wpt_bench.running.kept import recordings_in
+    from wpt_bench.running import kept
 
     if published is not None:
         refuse_altered(published)
-    recorded = recordings_in(published) if published else None
+    before = benching.find_data(selection, layout)
+    recorded = kept.recordings_in(published) if published else None
     with progress_bar("collecting data") as progress:
-        return benching.ensure_data(selection, layout, progress, asking(yes), workers=workers, recorded=recorded)
+        made = benching.ensure_data(selection, layout, progress, asking(yes), workers=workers, recorded=recorded)
+    if published is not None and before is None:
+        shards = len(made.manifest.shards)
+        say(f"Data: {kept.played(published, made)} of {shards} shards are played from {published}.", errors)
+    return made
 
 
 def stages_of(selections: Sequence[Any], data: str) -> dict[str, Any]:

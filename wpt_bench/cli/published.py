@@ -75,6 +75,8 @@ def publish(
     contents, left_out = kept.contents(layout, [stage for stage in own if stage in used])
     gaps += left_out
     others = before.files
+    if dataset is None and replace:
+        gaps.append(f"Of the data nothing is kept: {layout.data(suite, name)} is not there.")
     if dataset is not None and not benching.missing_scenes(selection, dataset):
         with progress_bar("computing labels") as progress:
             rows = benching.card_rows(selection, layout, dataset, progress)

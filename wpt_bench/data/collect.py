@@ -90,12 +90,13 @@ def _collected(folder: Path, job: CollectionJob, seed: int) -> bool:
     path = folder / job.name / "shard.json"
     if not path.exists():
         return False
-    if read_shard(path).settings != _shard_settings(job, seed):
+    if read_shard(path).settings != shard_settings(job, seed):
         raise UserError(f"{path.parent} was collected with other settings; choose another folder or delete it.")
     return True
 
 
-def _shard_settings(job: CollectionJob, seed: int) -> dict[str, Any]:
+def shard_settings(job: CollectionJob, seed: int) -> dict[str, Any]:
+    """What the shard of a job says of how it was collected."""
     return msgspec.json.decode(msgspec.json.encode({**job.settings, "seed": seed}), type=dict[str, Any])
 
 
@@ -222,7 +223,7 @@ def _work(
 def _run(
     suite: Suite, job: CollectionJob, seed: int, folder: Path, recorded: Path | None, pipe: Connection[Any, Any]
 ) -> None:
-    scene, settings = job.settings["scene"], _shard_settings(job, seed)
+    scene, settings = job.settings["scene"], shard_settings(job, seed)
     known = recording.find(recorded, job.name, settings) if recorded and job.play else None
     with ShardWriter(
         folder,

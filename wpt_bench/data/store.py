@@ -293,8 +293,9 @@ class ShardWriter:
         )
         if self._expected is not None and shard != self._expected:
             raise UserError(
-                f"{self.path} does not come out as it was recorded, from the same seeds and actions: is the simulator "
-                "another version? Collect it instead: leave the published folder away."
+                f"{self.path} does not come out as it was recorded, from the same seeds and actions: the simulator, or "
+                "for pictures the graphics library, is another one. Collected instead, without the published folder, "
+                "it is another data set, on which other runs are made."
             )
         write_atomic(self._temporary / "shard.json", _to_json(shard))
         self._temporary.rename(self.path)

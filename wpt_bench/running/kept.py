@@ -1,6 +1,7 @@
 """What published folders keep beside the runs: world models, and recordings of the data, put there and taken back.
 
-A published folder holds world models as an output folder does, so that ``Layout`` finds its way in both.
+A published folder holds world models as an output folder does, so that ``Layout`` finds its way in both; of data it has
+a folder of recordings alone (``wpt_bench.data.recording``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 from filelock import FileLock
 
 from wpt_bench import records, registry
-from wpt_bench.data.recording import record
+from wpt_bench.data import recording
+from wpt_bench.data.collect import shard_settings
 from wpt_bench.data.store import Dataset
 from wpt_bench.protocol import UserError
 from wpt_bench.records import CARD, Recorded, RecordError, Run
@@ -43,7 +45,8 @@ def before(folder: Path, layout: Layout) -> Before:
     """What a published folder has; its pre-trainings are taken, as far as they are not made here."""
     stage_ids = stages_in(folder)
     take_stages(folder, layout, stage_ids)
-    others = [folder / CARD, *sorted(recordings_in(folder).glob("*/*"))]
+    parts = (recording.SHARD, recording.ACTIONS)
+    others = [folder / CARD, *(path for part in parts for path in sorted(recordings_in(folder).glob(f"*/{part}")))]
     return Before(tuple(stage_ids), {_path(one, folder): one.read_bytes() for one in others if one.is_file()})
 
 
@@ -69,13 +72,21 @@ def contents(layout: Layout, stage_ids: Sequence[str]) -> tuple[dict[str, bytes]
 def recordings(selection: Selection, dataset: Dataset) -> tuple[dict[str, bytes], list[str]]:
     """The recordings to publish of a data set, see ``contents``: of those shards that took longer to collect than to
     play, if all of them have no more than ``MOST_BYTES``."""
-    grid, shards = selection.grid, {shard.name for shard in dataset.manifest.shards}
-    jobs = registry.suite(selection.suite).collection_jobs(grid.data, selection.scenes, grid.data.seed)
-    made = [record(dataset, job.name) for job in jobs if job.play and job.name in shards]
+    data, shards = selection.grid.data, {shard.name: shard.settings for shard in dataset.manifest.shards}
+    scenes = list(dict.fromkeys(info.scene for info in dataset.episodes))  # more than the profile's with --tasks
+    jobs = registry.suite(selection.suite).collection_jobs(data, scenes, data.seed)
+    playable = [job for job in jobs if job.play and shards.get(job.name) == shard_settings(job, data.seed)]
+    made = [recording.record(dataset, job.name) for job in playable]
     files = {f"{_RECORDINGS}/{name}": content for one in made for name, content in one.items()}
     if (size := sum(map(len, files.values()))) > MOST_BYTES:
         return {}, [f"The actions of {len(made)} shards have {size / 2**20:,.0f} MiB, too many to be kept."]
     return files, []
+
+
+def played(folder: Path, dataset: Dataset) -> int:
+    """How many shards of a data set are those that a published folder has recordings of."""
+    found = (recording.find(recordings_in(folder), one.name, one.settings) for one in dataset.manifest.shards)
+    return sum(one is not None for one in found)
 
 
 def recordings_in(folder: Path) -> Path:

@@ -142,7 +142,8 @@ def _data(identity: Identity, layout: Layout) -> Path | None:
             return folder
     raise UserError(
         f"Data set {identity.data} is not in {layout.out / 'data'}; "
-        f"collect it: wpt-bench data collect {identity.suite} --profile {identity.profile}."
+        f"collect it: wpt-bench data collect {identity.suite} --profile {identity.profile}, with --published and the "
+        "folder of the run, for what it has the actions of."
     )
 
 
