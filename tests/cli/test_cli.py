@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from analysis.whole import rows_of, vouch, write_rows
 from typer.testing import CliRunner
@@ -158,11 +159,11 @@ def test_bad_input_ends_in_one_sentence(arguments: tuple[str, ...], sentence: st
         ("starts = 8", "rehearsal = 1.0", "leaves no sequence to the run's own episodes"),
         ("length = 8", "length = 600", "length is 600 in [settings.wpt] of the profile 'small'"),
         (
-            "pink_noise = 4",
-            "pink_noise = 0",
+            "pink_noise = 2\nrandom_reward = 2",
+            "pink_noise = 0\nrandom_reward = 0",
             "[grids.dmc.data] of the profile 'small' asks for no episodes of cartpole",
         ),
-        ("pink_noise = 4", "curiosity = 4", "raise training_episodes or store fewer"),
+        ("pink_noise = 2", "curiosity = 5", "raise training_episodes or store fewer"),
         ("evaluation_episodes = 2", "evaluation_episodes = 10000", "evaluation_episodes"),
         ("evaluation_every = 0.5", "evaluation_every = nan", "evaluation_every is nan"),
         ('name = "small"', 'name = "../small"', "name"),
@@ -359,7 +360,7 @@ def test_a_task_of_another_embodiment_asks_before_it_collects(benched: Path) -> 
 
 def test_damaged_data_is_found_and_named(benched: Path, tmp_path: Path) -> None:
     shutil.copytree(benched, tmp_path / "out")
-    (file,) = (tmp_path / "out" / "data" / "dmc-small").glob("*/action.npy")
+    file = tmp_path / "out" / "data" / "dmc-small" / "cartpole-pink-noise" / "action.npy"
     raw = bytearray(file.read_bytes())
     raw[-1] ^= 1
     file.write_bytes(bytes(raw))
@@ -413,9 +414,11 @@ def test_a_published_model_is_taken_where_data_and_settings_are_the_same(
 def test_data_that_cannot_be_played_as_they_were_are_refused(kept: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(kept, tmp_path / "dmc-small")
     (actions,) = folder.glob("data/*/actions.zlib")
-    planes = bytearray(zlib.decompress(actions.read_bytes()))
-    planes[1] ^= 1  # the last bit of the first action
-    actions.write_bytes(zlib.compress(planes))
+    planes = np.frombuffer(zlib.decompress(actions.read_bytes()), np.uint8).reshape(4, -1).copy()
+    values = planes.T.copy().view("<f4").ravel()
+    within = (np.abs(values) > 0) & (np.abs(values) < 0.9)  # one at the bound is clipped back to what it was
+    planes[0, np.flatnonzero(within)[0]] ^= 1
+    actions.write_bytes(zlib.compress(planes.tobytes()))
     arguments = ("data", "collect", "dmc", "--profile", SMALL_PROFILE, "--out", tmp_path / "out")
     assert "was altered or damaged" in call(*arguments, "--published", folder, code=1)
     vouch(folder)  # as a forger would

@@ -68,7 +68,7 @@ def test_with_other_settings_it_is_collected(recorded, tmp_path):
 def test_what_comes_out_otherwise_is_refused_and_not_kept(recorded, tmp_path):
     packed = recorded / "cart-noise" / "actions.zlib"
     planes = bytearray(zlib.decompress(packed.read_bytes()))
-    planes[1] ^= 1  # the last bit of the first action
+    planes[1] ^= 1  # the last bit of the first action, which noise leaves within the bounds
     packed.write_bytes(zlib.compress(planes))
     with pytest.raises(UserError, match="cart-noise does not come out as it was recorded"):
         run(tmp_path / "played", recorded)

@@ -63,8 +63,8 @@ def find(recorded: Path, name: str, settings: Mapping[str, Any]) -> Recording | 
 def record(dataset: Dataset, name: str) -> dict[str, bytes]:
     """Files of the recording of a shard, by their path."""
     folder = dataset.path / name
-    action = np.load(folder / "action.npy", mmap_mode="r")
-    planes = np.ascontiguousarray(action).view(np.uint8).reshape(-1, _BYTES).T
+    action = np.concatenate([dataset.action(one.index) for one in dataset.episodes if one.shard == name])
+    planes = action.view(np.uint8).reshape(-1, _BYTES).T
     return {
         f"{name}/{SHARD}": (folder / SHARD).read_bytes(),
         f"{name}/{ACTIONS}": zlib.compress(np.ascontiguousarray(planes).tobytes(), 9),
