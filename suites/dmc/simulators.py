@@ -9,7 +9,6 @@ from dm_control import suite
 from dm_control.rl import control
 from dm_control.suite import acrobot
 from dm_control.suite import cheetah as public_cheetah
-from dm_control.suite import quadruped as public_quadruped
 from dm_control.suite import walker as public_walker
 
 from wpt_bench.suites.dmc import cheetah, quadruped, variants, walker
@@ -51,8 +50,9 @@ def _acrobot() -> Any:
     return acrobot.Physics.from_xml_string(*acrobot.get_model_and_assets())
 
 
-# Name -> how to make physics and task, and seconds per frame (None: one physics step). dm_control's own tasks of these
-# three bodies are here as well, because every task of a body stands on the same drawn floor.
+# Name -> how to make physics and task, and seconds per frame (None: one physics step). dm_control's own tasks of walker
+# and cheetah are here as well, because every task of a body stands on the same drawn floor, and of the quadruped also
+# for its reset.
 _OURS: dict[str, tuple[Callable[[], Any], Callable[[], Any], float | None]] = {
     "acrobot-swingup-hard": (_acrobot, lambda: variants.HardSwingup(sparse=False), None),
 }
@@ -82,8 +82,8 @@ _OURS |= {
 _OURS |= {
     f"quadruped-{task}": (quadruped.physics, make, quadruped.CONTROL_TIMESTEP)
     for task, make in {
-        "walk": lambda: public_quadruped.Move(desired_speed=quadruped.WALK_SPEED),
-        "run": lambda: public_quadruped.Move(desired_speed=quadruped.RUN_SPEED),
+        "walk": lambda: quadruped.Move(desired_speed=quadruped.WALK_SPEED),
+        "run": lambda: quadruped.Move(desired_speed=quadruped.RUN_SPEED),
         "stand": quadruped.Stand,
         "jump": quadruped.Jump,
         "roll": lambda: quadruped.Roll(desired_speed=quadruped.WALK_SPEED),

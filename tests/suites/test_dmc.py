@@ -1,6 +1,7 @@
 """The DMControl suite against dm_control itself: same observations, rewards and dynamics, and exact relabelling."""
 
 import functools
+import math
 import subprocess
 import sys
 
@@ -139,8 +140,10 @@ def test_without_a_seed_the_generator_goes_on():
         ("humanoid-walk", "humanoid", "walk"),
     ],
 )
-def test_equals_dm_controls_own_environment(name, domain, public):
+def test_equals_dm_controls_own_environment(name, domain, public, monkeypatch):
     from dm_control import suite
+
+    from wpt_bench.suites.dmc.quadruped import norm
 
     task = TASKS[name]
     actions = smooth_actions(task, 25, seed=1)
@@ -148,7 +151,10 @@ def test_equals_dm_controls_own_environment(name, domain, public):
     random = int(np.random.default_rng(3).integers(2**32))  # what the env's generator draws after reset(seed=3)
     theirs = suite.load(domain, public, task_kwargs={"random": random})
     spec = theirs.action_spec()
-    step = theirs.reset()
+    with monkeypatch.context() as patched:
+        if domain == "quadruped":  # the one difference that is meant, of one bit on some processors
+            patched.setattr(np.linalg, "norm", norm)
+        step = theirs.reset()
     flat = [np.concatenate([np.ravel(value) for value in step.observation.values()])]
     rewards = [0.0]
     for action in actions.astype(np.float64):
@@ -159,6 +165,22 @@ def test_equals_dm_controls_own_environment(name, domain, public):
     np.testing.assert_array_equal(ours["state"], np.array(flat, np.float32))
     np.testing.assert_array_equal(ours["reward"], np.array(rewards, np.float32))
     np.testing.assert_array_equal(ours["physics"][-1], theirs.physics.get_state())
+
+
+@pytest.mark.parametrize(
+    ("vector", "fused", "plain"),
+    [
+        ((3.0, 4.0), 5.0, 5.0),
+        ((0.1, 0.4), 0.41231056256176607, 0.4123105625617661),
+        ((0.2, 0.8), 0.8246211251235321, 0.8246211251235323),
+        ((0.1, 2.1), 2.102379604162864, 2.1023796041628637),
+    ],
+)
+def test_the_norm_of_the_quadrupeds_reset_is_summed_with_fused_multiply_adds(vector, fused, plain):
+    from wpt_bench.suites.dmc.quadruped import norm
+
+    assert norm(np.array(vector)) == fused
+    assert math.sqrt(sum(value * value for value in vector)) == plain
 
 
 @pytest.mark.parametrize("name", PAPER + OTHERS)
