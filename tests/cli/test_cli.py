@@ -260,7 +260,9 @@ def test_after_a_bench_everything_is_done_and_whole(benched: Path) -> None:
     assert [run["status"] for run in runs] == ["done", "done"]
     assert {"suite", "task", "method", "seed", "profile", "experiment", "status", "why"} == runs[0].keys()
     assert [run["experiment"] for run in runs] == [[], []]
-    assert json.loads(call("data", "verify", benched / "data" / "dmc-small", "--json"))["ok"]
+    by_profile = ("dmc", "--profile", SMALL_PROFILE, "--out", benched)
+    for what in (by_profile, (benched / "data" / "dmc-small",)):
+        assert json.loads(call("data", "verify", *what, "--json"))["ok"]
     summary = json.loads(call("report", "dmc", "--profile", SMALL_PROFILE, "--out", benched, "--json"))
     assert Path(summary["report"]).exists()
     declared = {family: cell["verdict"] for family, cell in summary["declared"]["reward-free offline data"].items()}

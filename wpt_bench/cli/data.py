@@ -88,7 +88,7 @@ def verify(
     from wpt_bench.data import store
     from wpt_bench.running.plan import Layout
 
-    folder = Layout(out).data(what, profile) if what in registry.suites() else Path(what)
+    folder = Layout(out).data(what, profiles.load(profile).name) if what in registry.suites() else Path(what)
     if not (folder / "manifest.json").exists():
         raise UserError(f"{folder} holds no data set: there is no manifest.json in it.")
     problems = store.verify(folder)
@@ -116,13 +116,13 @@ def export(
     from wpt_bench.data.store import Dataset
     from wpt_bench.running.plan import Layout
 
-    dataset = Dataset.open(Layout(out).data(suite, profile))
+    dataset = Dataset.open(Layout(out).data(suite, profiles.load(profile).name))
     labelled: dict[str, Any] = {"suite": registry.suite(suite), "task": registry.task(suite, task)} if task else {}
     made = to_minari(dataset, dataset_id, scene=scene, **labelled)
     say(f"{made.total_episodes} episodes, {made.total_steps} agent steps, as {dataset_id}")
 
 
-@command(data_app, "wpt-bench data import my/walker-v0 out/data/mine dmc walker", "import")
+@command(data_app, "wpt-bench data import my/door-v0 out/data/metaworld-quick metaworld door-open", "import")
 def import_(
     dataset_id: Annotated[str, typer.Argument(help="of a Minari data set on this machine")],
     folder: Annotated[Path, typer.Argument(help="of the data set to add it to")],
@@ -130,7 +130,12 @@ def import_(
     scene: Annotated[str, typer.Argument(help="embodiment (dmc) or task (metaworld) that it is of")],
     action_repeat: Annotated[int, typer.Option(min=1, help="environment steps per step of the Minari data")] = 2,
 ) -> None:
-    """Adds a Minari data set as a shard."""
+    """Adds a Minari data set as a shard.
+
+    A profile uses the folder out/data/SUITE-PROFILE; its pre-training and runs are then made again. DMControl's rewards
+    are computed from physics, which Minari does not hold: there, methods that see labels, the data card, and with it
+    report and publish, end in an error.
+    """
     from wpt_bench.data.minari_io import from_minari
 
     of_scene = [task for task in registry.suite(suite).tasks() if task.scene == scene]

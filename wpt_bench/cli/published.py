@@ -36,7 +36,10 @@ def publish(
     out: Out = OUT,
     replace: Annotated[
         bool,
-        typer.Option("--replace", help="drop published runs that are not in --out, of older versions for instance"),
+        typer.Option(
+            "--replace",
+            help="make the folder anew of what --out has: drop what it lacks, runs of older versions for instance",
+        ),
     ] = False,
 ) -> None:
     """Packs the finished runs of a suite and profile into a folder to commit: records, every figure, the pre-trained

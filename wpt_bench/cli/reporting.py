@@ -39,7 +39,8 @@ NARROWING = ("profile", "tasks", "methods", "seeds")
 def report(
     context: typer.Context,
     suite: Annotated[
-        str, typer.Argument(help="dmc, metaworld, nothing for every suite with runs, or a published folder")
+        str,
+        typer.Argument(help="dmc, metaworld, nothing for every suite with runs of the profile, or a published folder"),
     ] = "",
     profile: ProfileName = "quick",
     tasks: Tasks = "",
