@@ -38,7 +38,7 @@ def publish(
         bool,
         typer.Option(
             "--replace",
-            help="make the folder anew of what --out has: drop what it lacks, runs of older versions for instance",
+            help="make the folder anew of what --out has: drop runs of older versions and what else --out lacks",
         ),
     ] = False,
 ) -> None:

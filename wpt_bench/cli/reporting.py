@@ -40,7 +40,7 @@ def report(
     context: typer.Context,
     suite: Annotated[
         str,
-        typer.Argument(help="dmc, metaworld, nothing for every suite with runs of the profile, or a published folder"),
+        typer.Argument(help="dmc, metaworld, nothing for all with runs of the profile, or a published folder"),
     ] = "",
     profile: ProfileName = "quick",
     tasks: Tasks = "",
